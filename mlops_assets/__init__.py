@@ -1,0 +1,1 @@
+"""Models you can leave running: a Dagster asset graph per monitored model."""
