@@ -18,7 +18,7 @@ class Column(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    categorical: bool = Field(default=False, description="Values are names, not amounts, whatever their type.")
+    categorical: bool = Field(default=False, description="Values are names, whatever their type.")
     gt: float | None = Field(default=None, description="Values are greater than this.")
     ge: float | None = Field(default=None, description="Values are greater than or equal to this.")
     lt: float | None = Field(default=None, description="Values are less than this.")
@@ -43,7 +43,7 @@ class Column(BaseModel):
             closed = self.ge is not None and self.le is not None
             if lower > upper or (lower == upper and not closed):
                 raise ValueError(
-                    f"no value can be above {lower:g} and below {upper:g}; the lower limit must be the smaller one"
+                    f"no value can be above {lower:g} and below {upper:g}; the lower limit has to be smaller"
                 )
         if self.categorical and (lower is not None or upper is not None):
             raise ValueError("a categorical column has no range; give `isin` or remove gt, ge, lt and le")

@@ -1,4 +1,4 @@
-"""The calendar of a model: which periods there are, when they begin and end, and which are next to each other.
+"""The calendar of a model: which periods there are, when they begin and end, and which follow each other.
 
 A period is named by a string: a month `2021-03`, or a week by its Monday `2014-01-06`. Names sort in time.
 All times are naive, as the sources' times are.

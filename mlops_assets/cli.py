@@ -1,0 +1,331 @@
+"""`mlops-assets`: the same work without a browser.
+
+Commands import what they need when they run, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from mlops_assets.monitored_model.backfill import PeriodRunResult
+    from mlops_assets.monitoring import PeriodStatus
+
+DEMO_MODEL = "green_taxi"
+DEMO_PERIODS = "2022-08..2023-03"
+VERDICT_STYLE = {"ok": "green", "warning": "yellow", "severe": "bold red", "none": "dim"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mlops-assets")
+def main() -> None:
+    """Models you can leave running.
+
+    Each model turns the raw records of a period (a month or a week) into features, a trained challenger, a champion,
+    predictions, a drift report and served predictions. Everything is kept in MLOPS_HOME (default: .mlops/).
+
+    \b
+    First steps:
+      mlops-assets demo       eight months of NYC green taxi, from raw file to served predictions
+      mlops-assets status     what happened in each period
+      mlops-assets dev        open it all in Dagster's and MLflow's pages
+    """
+
+
+@main.command()
+@click.argument("model")
+@click.argument("periods", metavar="FROM..TO")
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="Trials of each search, instead of the declaration's."
+)
+def backfill(model: str, periods: str, trials: int | None) -> None:
+    """Make the periods FROM..TO of MODEL, in order.
+
+    Each period is a run that Dagster's pages show. A period that already was made is made again; unchanged data reuse
+    the registered model. Exits with 1 when a period failed; a withheld period is an outcome, not a failure.
+
+    \b
+    Examples:
+      mlops-assets backfill green_taxi 2021-01..2021-12
+      mlops-assets backfill green_taxi 2021-03
+    """
+    results = _backfill(model, periods, trials)
+    sys.exit(1 if any(result.outcome == "failed" for result in results) else 0)
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
+def status(model: str | None, as_json: bool) -> None:
+    """Show what happened in each period: verdict, gate, decision, champion, rows served.
+
+    This is the view monitoring.periods. MODEL limits it to one model.
+    """
+    from mlops_assets.home import Home
+    from mlops_assets.lake.store import Lake
+    from mlops_assets.monitoring import periods
+
+    lake = Lake(Home.from_env().lake_url)
+    if model is not None and model not in lake.models():
+        known = ", ".join(lake.models()) or "nothing yet"
+        raise click.ClickException(
+            f"there is nothing of {model!r}; the lake holds {known}. Try: mlops-assets backfill"
+        )
+    found = periods(lake, model)
+    if as_json:
+        click.echo(json.dumps([line.as_dict() for line in found], indent=1))
+    elif not found:
+        click.echo("No period has been made yet. Try: mlops-assets demo")
+    else:
+        _console().print(_status_table(found))
+
+
+@main.command()
+@click.argument("query")
+def sql(query: str) -> None:
+    """Ask the results in SQL (DuckDB): a table on a terminal, CSV when piped.
+
+    \b
+    Views, each with a column `period`:
+      <model>.champions, challengers, drift, performance, predictions, served_predictions,
+      fallback_predictions, features, profile, raw_<records>;  monitoring.periods
+    Examples:
+      mlops-assets sql "select period, verdict, gate from monitoring.periods"
+      mlops-assets sql "select period, value from green_taxi.performance where metric = 'auc'" > auc.csv
+    """
+    import duckdb
+
+    from mlops_assets.monitoring import connect
+
+    with connect() as con:
+        try:
+            result = con.sql(query)
+            if result is None:
+                return
+            columns, rows = list(result.columns), result.fetchall()
+        except duckdb.Error as error:
+            raise click.ClickException(str(error)) from error
+    if sys.stdout.isatty():
+        _console().print(_result_table(columns, rows))
+    else:
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+@main.command()
+def demo() -> None:
+    """Make eight months of NYC green taxi, 2022-08 to 2023-03, from the shipped files.
+
+    They hold a real break: on 2022-12-19 the city changed its fares. Exits with 1 when a month failed.
+    """
+    from mlops_assets.home import Addresses, Home
+
+    console = _console()
+    console.print(
+        "[bold]Green taxi, 2022-08 to 2023-03:[/bold] will this trip be paid in cash?\n"
+        "Each month is ingested, scored by the champion of the month before, compared with what that champion was\n"
+        "trained on, and used to train a challenger. A few seconds to half a minute a month.\n"
+    )
+    results = _backfill(DEMO_MODEL, DEMO_PERIODS, None)
+    addresses = Addresses.from_env()
+    console.print(
+        "\n[bold]What next[/bold]\n"
+        "  make dev                       opens all of it in your browser:\n"
+        f"    {addresses.dagster}        Dagster: lineage, partitions, checks, runs\n"
+        f"    {addresses.mlflow}        MLflow: experiments, trials, the model registry\n"
+        f"    {addresses.evidently}        Evidently: drift panels over the months\n"
+        "  .venv/bin/mlops-assets status  the table above, any time\n"
+        "  .venv/bin/mlops-assets sql \"select * from green_taxi.drift where verdict = 'severe'\"\n"
+        f"  Everything is in {Home.from_env().root}",
+        highlight=False,
+    )
+    sys.exit(1 if any(result.outcome == "failed" for result in results) else 0)
+
+
+@main.command()
+@click.option("--dagster-port", default=3000, show_default=True)
+@click.option("--mlflow-port", default=5000, show_default=True)
+@click.option("--evidently-port", default=8000, show_default=True)
+@click.option("--reports-port", default=8001, show_default=True)
+def dev(dagster_port: int, mlflow_port: int, evidently_port: int, reports_port: int) -> None:
+    """Open everything in the browser: Dagster, MLflow, Evidently and the report pages, on this machine only.
+
+    Ctrl-C stops them all.
+    """
+    from mlops_assets.dev import PortTaken, serve
+
+    try:
+        serve(
+            {
+                "dagster": dagster_port,
+                "mlflow": mlflow_port,
+                "evidently": evidently_port,
+                "reports": reports_port,
+            }
+        )
+    except PortTaken as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def reset(yes: bool) -> None:
+    """Delete everything that was made: lake, models, runs, reports. Sources in data/ stay."""
+    from mlops_assets.home import Home
+
+    home = Home.from_env()
+    found = home.generated()
+    if not found:
+        click.echo(f"There is nothing to delete in {home.root}.")
+        return
+    if not yes:
+        listed = ", ".join(path.name for path in found)
+        click.confirm(
+            f"Delete {listed} in {home.root}? Models and history can't be brought back.", abort=True
+        )
+    home.reset()
+    click.echo(f"Deleted. {home.root} is empty again.")
+
+
+def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunResult]:
+    """Run the periods with a progress display, then print what came of them."""
+    from mlops_assets.home import Home
+
+    console = _console()
+    with console.status("Loading the models' definitions ..."):
+        # Before Dagster is imported: it reads DAGSTER_HOME.
+        Home.from_env().prepare_dagster()
+        from mlops_assets.definitions import defs
+        from mlops_assets.lake.store import Lake
+        from mlops_assets.monitored_model.backfill import PeriodOutsideModel, UnknownModel, parse_periods
+        from mlops_assets.monitored_model.backfill import backfill as run_periods
+        from mlops_assets.monitoring import periods as statuses
+
+        definitions = defs()
+        try:
+            wanted = parse_periods(definitions, model, periods)
+        except (UnknownModel, PeriodOutsideModel, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+    results = []
+    with _progress(console) as progress:
+        task = progress.add_task(f"{model} {wanted[0]}", total=len(wanted))
+        for result in run_periods(definitions, model, wanted, trials=trials):
+            results.append(result)
+            progress.update(task, advance=1, description=_next(model, wanted, len(results)))
+            if result.outcome == "failed":
+                for step, message in result.errors.items():
+                    progress.console.print(f"[bold red]{result.period} failed[/bold red] in {step}:")
+                    progress.console.print(message, markup=False, highlight=False)
+    made = {status.period: status for status in statuses(Lake(Home.from_env().lake_url), model)}
+    _print_results(results, made)
+    return results
+
+
+def _next(model: str, wanted: Sequence[str], done: int) -> str:
+    return f"{model} {wanted[done]}" if done < len(wanted) else f"{model} done"
+
+
+def _print_results(results: Sequence[PeriodRunResult], made: dict[str, PeriodStatus]) -> None:
+    from rich.table import Table
+
+    metric = next((status.metric for status in made.values() if status.metric), "metric")
+    table = Table(title=None, header_style="bold", row_styles=["", ""])
+    for name in ("period", "run", "verdict", "decision"):
+        table.add_column(name)
+    table.add_column("champion", justify="right")
+    table.add_column(metric, justify="right")
+    table.add_column("rows", justify="right")
+    table.add_column("served", justify="right")
+    table.add_column("served by")
+    for result in results:
+        status = made.get(result.period)
+        if status is None:
+            table.add_row(result.period, f"[bold red]{result.outcome}[/bold red]")
+            continue
+        style = {"success": "green", "withheld": "yellow", "failed": "bold red"}[result.outcome]
+        table.add_row(
+            result.period,
+            f"[{style}]{result.outcome}[/{style}]",
+            f"[{VERDICT_STYLE[status.verdict]}]{status.verdict}[/]",
+            status.decision or "",
+            status.champion_version or "",
+            "" if status.metric_value is None else f"{status.metric_value:.3f}",
+            f"{status.rows:,}",
+            f"{status.served_rows:,}",
+            status.served_source or "",
+        )
+    _console().print(table)
+
+
+def _status_table(found: Sequence[PeriodStatus]) -> Table:
+    rows = [line.as_dict() for line in found]
+    columns = ["period", "model", "verdict", "gate", "decision", "champion_version", "rows", "served_rows"]
+    columns += ["served_source", "reason"]
+    return _result_table(columns, [[row[name] for name in columns] for row in rows])
+
+
+def _result_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(header_style="bold")
+    for index, name in enumerate(columns):
+        numbers = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
+        table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row))
+    return table
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # Without a terminal there is no width to respect, and a table is no use when its words are cut.
+    return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def _progress(console: Any) -> Any:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Where the project keeps what it makes, and where it reads sources from.
+
+Every path and address that a deployment may change is read here, from environment variables, at the moment of use
+(never at import), so that tests, the command line and Dagster's processes agree.
+
+| variable | default | what |
+| --- | --- | --- |
+| `MLOPS_HOME` | `.mlops/` below the project | everything generated: lake, MLflow, Dagster's home, reports |
+| `MLOPS_DATA_DIR` | `data/` below the project | where sources with a relative path are read |
+| `MLOPS_LAKE_URL` | `$MLOPS_HOME/lake` | the lake; any folder or fsspec URL |
+| `MLFLOW_TRACKING_URI` | `sqlite:///$MLOPS_HOME/mlflow/mlflow.db` | MLflow's tracking store and registry |
+| `MLOPS_DAGSTER_URL`, `MLOPS_MLFLOW_URL`, `MLOPS_EVIDENTLY_URL`, `MLOPS_REPORTS_URL` | loopback ports 3000, 5000, 8000, 8001 | addresses that links on pages lead to |
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+DAGSTER_YAML = """\
+# Written by mlops_assets when this folder has no dagster.yaml; edit it as you like, it is not overwritten.
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+concurrency:
+  runs:
+    max_concurrent_runs: 4
+    tag_concurrency_limits:
+      # One run per model at a time: the periods of a backfill run in order.
+      - key: mlops/model
+        limit: 1
+        value:
+          applyLimitPerUniqueValue: true
+run_queue:
+  dequeue_interval_seconds: 1
+  dequeue_use_threads: true
+"""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder `MLOPS_HOME` and the places in it. Creating the object touches nothing on disk."""
+
+    root: Path
+
+    @classmethod
+    def from_env(cls) -> Home:
+        """The home that the environment names, by default `.mlops/` below the project."""
+        return cls(Path(os.environ.get("MLOPS_HOME") or PROJECT / ".mlops").expanduser().resolve())
+
+    @property
+    def lake_url(self) -> str:
+        return os.environ.get("MLOPS_LAKE_URL") or str(self.root / "lake")
+
+    @property
+    def mlflow(self) -> Path:
+        return self.root / "mlflow"
+
+    @property
+    def tracking_uri(self) -> str:
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlflow / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.mlflow / "artifacts"
+
+    @property
+    def studies(self) -> Path:
+        return self.root / "optuna"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def evidently(self) -> Path:
+        return self.root / "evidently"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "locks"
+
+    @property
+    def dagster(self) -> Path:
+        """Dagster's home: `DAGSTER_HOME` where it is set, else a folder of ours."""
+        return Path(os.environ.get("DAGSTER_HOME") or self.root / "dagster")
+
+    def generated(self) -> list[Path]:
+        """What is there of all that the project makes below this folder."""
+        names = ("lake", "mlflow", "optuna", "reports", "evidently", "downloads", "locks", "dagster")
+        return [self.root / name for name in names if (self.root / name).exists()]
+
+    def reset(self) -> None:
+        """Delete what the project made. Anything else in the folder stays."""
+        import shutil
+
+        for path in self.generated():
+            shutil.rmtree(path)
+
+    def prepare_dagster(self) -> Path:
+        """Create Dagster's home with a dagster.yaml if it has none, and point `DAGSTER_HOME` at it.
+
+        Returns the folder. The file gives each model one run at a time, and keeps telemetry off.
+        """
+        self.dagster.mkdir(parents=True, exist_ok=True)
+        config = self.dagster / "dagster.yaml"
+        if not config.exists():
+            temporary = config.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(DAGSTER_YAML)
+            temporary.replace(config)
+        os.environ["DAGSTER_HOME"] = str(self.dagster)
+        return self.dagster
+
+
+def data_dir() -> Path:
+    """The folder that relative source paths start from: `MLOPS_DATA_DIR`, by default the shipped `data/`."""
+    return Path(os.environ.get("MLOPS_DATA_DIR") or PROJECT / "data").expanduser().resolve()
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The web addresses that links in metadata lead to; `mlops-assets dev` serves them."""
+
+    dagster: str
+    mlflow: str
+    evidently: str
+    reports: str
+
+    @classmethod
+    def from_env(cls) -> Addresses:
+        return cls(
+            dagster=os.environ.get("MLOPS_DAGSTER_URL", "http://127.0.0.1:3000").rstrip("/"),
+            mlflow=os.environ.get("MLOPS_MLFLOW_URL", "http://127.0.0.1:5000").rstrip("/"),
+            evidently=os.environ.get("MLOPS_EVIDENTLY_URL", "http://127.0.0.1:8000").rstrip("/"),
+            reports=os.environ.get("MLOPS_REPORTS_URL", "http://127.0.0.1:8001").rstrip("/"),
+        )

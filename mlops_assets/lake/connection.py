@@ -1,0 +1,93 @@
+"""DuckDB over the lake: an in-memory database whose views are the lake's tables.
+
+Nothing is stored in DuckDB and nothing is locked: the views read the Parquet files when they are queried.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops_assets.lake.store import ROW_GROUP_ROWS, Lake, identifier
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+MEMORY_VARIABLE = "MLOPS_DUCKDB_MEMORY"
+DEFAULT_MEMORY = "1GB"
+
+# A table is named for what one partition is, a view for what all of them are.
+_VIEW_NAMES = {"champion": "champions", "challenger": "challengers", "drift_report": "drift"}
+
+
+def connect(
+    lake: Lake, *, read_views: bool = True, views: Mapping[str, str | pa.Table] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open an in-memory DuckDB with a schema per model and a view per table, `period` first.
+
+    The memory limit is taken from MLOPS_DUCKDB_MEMORY (default 1GB); what doesn't fit spills to the system's
+    temporary folder. Views cover partitions that are written later; tables that are new since then need a new
+    connection.
+
+    Args:
+        read_views: False leaves the views out, for work that names its partitions by `Lake.scan`.
+        views: further views, by name "schema.view", each a SELECT statement or an Arrow table.
+    """
+    import duckdb
+
+    memory = os.environ.get(MEMORY_VARIABLE, DEFAULT_MEMORY)
+    spill = Path(tempfile.gettempdir()) / f"mlops_assets_duckdb_{os.getpid()}"  # DuckDB makes it when needed
+    try:
+        con = duckdb.connect(config={"memory_limit": memory, "temp_directory": str(spill)})
+    except duckdb.ParserException as error:
+        raise ValueError(
+            f"{MEMORY_VARIABLE}={memory!r} is no amount of memory; expected e.g. '1GB'"
+        ) from error
+    lake.attach(con)
+    if read_views:
+        for model in lake.models():
+            con.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(model)}")
+            for table in lake.tables(model):
+                # Without `*` twice, because `period` is last in a scan and people look for it first.
+                con.execute(
+                    f"CREATE VIEW {identifier(model)}.{identifier(view_name(table))} AS "
+                    f"SELECT period, * EXCLUDE (period) FROM {lake.scan(model, table)}"
+                )
+    for name, content in (views or {}).items():
+        add_view(con, name, content)
+    return con
+
+
+def view_name(table: str) -> str:
+    """What the view of a table is called."""
+    return _VIEW_NAMES.get(table, table)
+
+
+def add_view(con: duckdb.DuckDBPyConnection, name: str, content: str | pa.Table) -> None:
+    """Add the view "schema.view": a SELECT statement, or an Arrow table that is copied into the database."""
+    schema, dot, view = name.partition(".")
+    if not (schema and dot and view):
+        raise ValueError(f"{name!r} can't name a view; expected 'schema.view', e.g. 'monitoring.periods'")
+    con.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
+    target = f"{identifier(schema)}.{identifier(view)}"
+    if isinstance(content, str):
+        con.execute(f"CREATE OR REPLACE VIEW {target} AS {content}")
+        return
+    con.register("_added", content)
+    con.execute(f"CREATE OR REPLACE TABLE {target} AS FROM _added")
+    con.unregister("_added")
+
+
+def query_batches(
+    con: duckdb.DuckDBPyConnection, sql: str, rows: int = ROW_GROUP_ROWS
+) -> pa.RecordBatchReader:
+    """The result of a query as a stream of record batches of up to `rows` rows.
+
+    The stream has its own cursor, so `con` stays free for other queries while it is read. Only what the query
+    itself has to hold (a sort, a join) is in memory.
+    """
+    return con.cursor().sql(sql).to_arrow_reader(rows)

@@ -1,0 +1,130 @@
+"""The resources that a model's assets need: the lake, DuckDB, and the MLflow run of the period.
+
+Heavy packages are imported when a resource is used, never when definitions are loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+from pydantic import Field
+
+from mlops_assets.home import Home
+from mlops_assets.lake.connection import DEFAULT_MEMORY, MEMORY_VARIABLE
+from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.runs import run_outcome
+from mlops_assets.monitored_model.workbench import PeriodRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PARTITION_TAG = "dagster/partition"
+MLFLOW_STATUS = {"success": "FINISHED", "withheld": "FINISHED", "failed": "FAILED"}
+
+
+class LakeResource(dg.ConfigurableResource):
+    """The store of partitions: a local folder, or any fsspec URL."""
+
+    url: str | None = Field(
+        default=None, description="Where the lake is; by default MLOPS_LAKE_URL or MLOPS_HOME/lake."
+    )
+
+    def lake(self) -> Lake:
+        return Lake(self.url or Home.from_env().lake_url)
+
+
+def duckdb_resource() -> DuckDBResource:
+    """An in-memory DuckDB with bounded memory; what does not fit is spilled to a temporary folder."""
+    return DuckDBResource(
+        database=":memory:",
+        connection_config={"memory_limit": os.environ.get(MEMORY_VARIABLE, DEFAULT_MEMORY)},
+    )
+
+
+def mlflow_resource_key(model: str) -> str:
+    """Each model has its own experiment, hence its own resource."""
+    return f"mlflow_{model}"
+
+
+def mlflow_period_run(model: str) -> dg.ResourceDefinition:
+    """dagster-mlflow's `mlflow_tracking` for one model, closed with the right status whatever happened.
+
+    `mlflow_tracking` opens one MLflow run per Dagster run and finds it again in every step's process. Its own hook
+    closes it on success of the plan's last step only, so a skipped step would leave it open and the next period would
+    log into it. Here it is closed when the resource is, with a status read from the run's events; runs that a killed
+    process left open are closed by the next one.
+    """
+
+    @dg.resource(description=f"The MLflow run of the period, in experiment {model} (dagster-mlflow).")
+    def period_run(context: dg.InitResourceContext) -> Iterator[PeriodRun]:
+        warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*[mM]l[fF]low.*|.*mlflow.*")
+        import mlflow
+        from dagster_mlflow import mlflow_tracking
+
+        from mlops_assets.training import tracking
+
+        home = Home.from_env()
+        tracking.initialise(home.tracking_uri, home.artifacts)
+        mlflow.set_tracking_uri(home.tracking_uri)
+        client = tracking.client(home.tracking_uri)
+        experiment_id = tracking.experiment(client, model, home.artifacts)
+        _end_active_runs()
+        run = context.dagster_run
+        instance = context.instance
+        if run is None or instance is None:
+            raise dg.DagsterInvariantViolationError("the MLflow run of a period belongs to a Dagster run")
+        period = run.tags.get(PARTITION_TAG, "")
+        config = {
+            "experiment_name": model,
+            "mlflow_tracking_uri": home.tracking_uri,
+            "env": {},
+            "extra_tags": {
+                "mlflow.runName": f"{model} {period}".strip(),
+                "mlops.model": model,
+                "mlops.period": period,
+                "mlops.dagster_job": run.job_name,
+            },
+        }
+        opened = mlflow_tracking.resource_fn(context.replace_config(config))
+        inner = next(opened)
+        run_id = inner.active_run().info.run_id
+        _close_abandoned(client, instance, experiment_id, run.run_id)
+        try:
+            yield PeriodRun(client, experiment_id, run_id)
+        finally:
+            outcome = run_outcome(instance, run.run_id)
+            client.set_tag(run_id, "mlops.outcome", outcome)
+            _end_active_runs(MLFLOW_STATUS[outcome])
+            opened.close()
+
+    return period_run
+
+
+def _end_active_runs(status: str = "FINISHED") -> None:
+    """Leave no run active in this thread: what is logged next must not land in an earlier period's run."""
+    import mlflow
+
+    while mlflow.active_run() is not None:
+        mlflow.end_run(status)
+
+
+def _close_abandoned(
+    client: MlflowClient, instance: dg.DagsterInstance, experiment_id: str, current: str
+) -> None:
+    """Close the runs that a killed process left open, with the status of their Dagster run."""
+    open_runs = client.search_runs(
+        [experiment_id], filter_string="attributes.status = 'RUNNING' and tags.dagster_run_id != ''"
+    )
+    for found in open_runs:
+        dagster_run_id: Any = found.data.tags.get("dagster_run_id")
+        if dagster_run_id == current:
+            continue
+        run = instance.get_run_by_id(dagster_run_id)
+        if run is None or run.is_finished:
+            outcome = "failed" if run is None else run_outcome(instance, dagster_run_id)
+            client.set_terminated(found.info.run_id, MLFLOW_STATUS[outcome])

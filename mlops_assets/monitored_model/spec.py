@@ -1,0 +1,272 @@
+"""The declaration of a monitored model: what its `defs.yaml` may say, typed, documented and checked.
+
+No Dagster here: the component adds that. The parts come from the packages that act on them (`lake.source`,
+`training.candidates`, `drift.verdict`); this module puts them together and checks what only the whole can tell.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mlops_assets.drift.verdict import DriftThresholds
+from mlops_assets.lake.columns import Column, Kind, kinds
+from mlops_assets.lake.periods import Calendar
+from mlops_assets.lake.source import Source
+from mlops_assets.training.candidates import Candidate, Target
+from mlops_assets.training.metrics import CLASSIFICATION_METRICS, HIGHER_IS_BETTER, REGRESSION_METRICS
+
+PLAN_B_RUNGS = ("segment_rate", "previous_champion", "global_rate")
+PLATFORM_COLUMNS = {"record_id", "period", "score", "prediction", "model_version", "split"}
+
+
+# Lists of a fixed length, not tuples: Dagster shows a sample of the YAML, and does not know how to write a tuple.
+Offsets = Annotated[list[int], Field(min_length=2, max_length=2)]
+Shares = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class Window(BaseModel):
+    """The periods that a period learns from, as offsets `[first, last]` relative to it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: Offsets = Field(default=[-2, -2])
+    validation: Offsets = Field(default=[-1, -1])
+    test: Offsets = Field(default=[0, 0])
+
+    @model_validator(mode="after")
+    def _in_time_order(self) -> Self:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        for name, (first, last) in parts.items():
+            if first > last:
+                raise ValueError(
+                    f"window.{name} is [{first}, {last}]; the first offset must not be after the last"
+                )
+            if last > 0:
+                raise ValueError(
+                    f"window.{name} is [{first}, {last}]; an offset above 0 would look into the future"
+                )
+        if not (self.train[1] < self.validation[0] and self.validation[1] < self.test[0]):
+            raise ValueError(
+                f"window overlaps or is out of order: train {list(self.train)}, validation {list(self.validation)}, "
+                f"test {list(self.test)}; each part must end before the next begins, "
+                "e.g. train [-2, -2], validation [-1, -1], test [0, 0]"
+            )
+        if self.test[1] != 0:
+            raise ValueError(
+                f"window.test is {list(self.test)}; it must end with 0, the period itself: "
+                "champions are judged on the newest outcomes"
+            )
+        return self
+
+    @property
+    def first(self) -> int:
+        """The offset of the oldest period needed."""
+        return self.train[0]
+
+
+class SinceBreak(BaseModel):
+    """How a period whose world has changed is split by days, when it trains on its own rows since the break."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shares: Shares = Field(
+        default=[0.6, 0.2, 0.2], description="Shares of the rows for train, validation and test."
+    )
+    min_rows: int = Field(
+        default=2_000, gt=0, description="With fewer rows since the break, the whole period is taken."
+    )
+
+    @field_validator("shares")
+    @classmethod
+    def _shares_add_up(cls, shares: list[float]) -> list[float]:
+        if any(share <= 0 for share in shares) or abs(sum(shares) - 1) > 1e-9:
+            raise ValueError(
+                f"since_break.shares are {list(shares)}; three positive shares that add up to 1 are expected, "
+                "e.g. [0.6, 0.2, 0.2]"
+            )
+        return shares
+
+
+class PerformanceLimits(BaseModel):
+    """How far the realised metric may fall behind the one of the champion's test period, as a share of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    warning: float = Field(default=0.1, gt=0, lt=1)
+    severe: float = Field(default=0.2, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.severe < self.warning:
+            raise ValueError(
+                f"performance.severe ({self.severe}) is below performance.warning ({self.warning}); "
+                "the severe limit must be the larger loss"
+            )
+        return self
+
+
+class ModelSpec(BaseModel):
+    """A monitored model: where its records come from, what it predicts, and how it is trained and watched."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(
+        description="Name of the model: prefix of its asset keys, its group, its registry name."
+    )
+    records: str = Field(description="What one row is, in the plural: the first asset is raw_<records>.")
+    description: str = Field(description="The question that the model answers, in one sentence.")
+    cadence: Literal["monthly", "weekly"] = Field(default="monthly", description="Length of a period.")
+    start: str = Field(description="First period: `2021-01`, or the Monday of a week.")
+    end: str | None = Field(
+        default=None, description="Last period; without it the partitions follow the calendar."
+    )
+    owners: list[str] = Field(
+        default_factory=list, description="Dagster owners: e-mail addresses or `team:name`."
+    )
+    source: Source = Field(description="Where the records are read, and their declared schema.")
+    lead: int = Field(default=0, ge=0, description="Periods that are opened before they begin.")
+    history: int = Field(
+        default=0, ge=0, description="Earlier periods of raw rows that features.sql may look at."
+    )
+    features: str = Field(
+        default="features.sql", description="SQL file beside defs.yaml that makes the features."
+    )
+    target: Target = Field(description="What is predicted.")
+    columns: dict[str, Column] = Field(description="The feature columns in order, with their rules.")
+    segments: list[str] = Field(default_factory=list, description="Columns to break results down by.")
+    window: Window = Field(default_factory=Window, description="Periods for train, validation and test.")
+    since_break: SinceBreak = Field(
+        default_factory=SinceBreak, description="The split when the window no longer fits the period."
+    )
+    candidates: list[Candidate] = Field(description="Estimators that compete, each with its search space.")
+    trials: int = Field(default=8, ge=1, le=1000, description="Trials of a search, shared by the candidates.")
+    seed: int = Field(default=42, ge=0, description="Seed of the search, the estimators and the samples.")
+    metric: str = Field(default="f1", description="What candidates and champions are compared by.")
+    cut: float | Literal["tuned"] = Field(
+        default="tuned", description="Score from which a record is predicted positive; `tuned` on validation."
+    )
+    drift: DriftThresholds = Field(
+        default_factory=DriftThresholds, description="When drift warns and when it acts."
+    )
+    performance: PerformanceLimits = Field(
+        default_factory=PerformanceLimits, description="When realised performance warns and when it fails."
+    )
+    plan_b: list[str] = Field(
+        default_factory=lambda: ["segment_rate", "global_rate"],
+        description="Ladder of fallbacks, first choice first.",
+    )
+    on_severe: Literal["fallback", "pause"] = Field(
+        default="fallback", description="Serve plan B when drift is severe, or withhold the period."
+    )
+    schedule: str | None = Field(
+        default=None, description="Cron line of the period job; by default after its end."
+    )
+
+    @field_validator("name", "records")
+    @classmethod
+    def _is_identifier(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
+            raise ValueError(
+                f"{value!r} is not a plain name; use lower-case letters, digits and _, e.g. green_taxi"
+            )
+        if value == "monitoring":
+            raise ValueError("'monitoring' is the name of the platform's own views; choose another")
+        return value
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _dates_are_text(cls, value: Any) -> Any:
+        # YAML reads an unquoted Monday as a date.
+        return value.isoformat() if isinstance(value, date) and not isinstance(value, datetime) else value
+
+    @field_validator("owners")
+    @classmethod
+    def _owners_are_addresses(cls, owners: list[str]) -> list[str]:
+        for owner in owners:
+            if "@" not in owner and not owner.startswith("team:"):
+                raise ValueError(f"owner {owner!r} is neither an e-mail address nor `team:name`")
+        return owners
+
+    @field_validator("plan_b")
+    @classmethod
+    def _rungs_exist(cls, ladder: list[str]) -> list[str]:
+        unknown = [rung for rung in ladder if rung not in PLAN_B_RUNGS]
+        if unknown:
+            raise ValueError(f"plan_b names {unknown}; the rungs are {list(PLAN_B_RUNGS)}")
+        if len(set(ladder)) != len(ladder):
+            raise ValueError(f"plan_b lists a rung twice: {ladder}")
+        return ladder
+
+    @field_validator("candidates")
+    @classmethod
+    def _some_candidate(cls, candidates: list[Candidate]) -> list[Candidate]:
+        if not candidates:
+            raise ValueError("candidates is empty; name at least one estimator")
+        labels = [candidate.label for candidate in candidates]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"two candidates are called the same: {labels}; give each its own `name`")
+        return candidates
+
+    @field_validator("columns")
+    @classmethod
+    def _some_column(cls, columns: dict[str, Column]) -> dict[str, Column]:
+        if not columns:
+            raise ValueError("columns is empty; list the feature columns that features.sql makes")
+        reserved = sorted(PLATFORM_COLUMNS & columns.keys())
+        if reserved:
+            raise ValueError(
+                f"columns {reserved} carry names that the platform uses; rename them in features.sql"
+            )
+        return columns
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        self.calendar.validate(self.start)
+        if self.end is not None and self.calendar.start(self.end) < self.calendar.start(self.start):
+            raise ValueError(f"end ({self.end}) is before start ({self.start})")
+        if self.target.column in self.columns:
+            raise ValueError(f"the target {self.target.column!r} is among the feature columns: it would leak")
+        for segment in self.segments:
+            self._known("segments", segment)
+        for name in self.drift.columns:
+            self._known("drift.columns", name)
+        metrics = CLASSIFICATION_METRICS if self.target.task == "classification" else REGRESSION_METRICS
+        if self.metric not in metrics:
+            raise ValueError(
+                f"metric {self.metric!r} does not fit {self.target.task}; expected one of {list(metrics)}"
+            )
+        if isinstance(self.cut, float) and not 0 < self.cut < 1:
+            raise ValueError(f"cut is {self.cut}; a score between 0 and 1 or `tuned` is expected")
+        return self
+
+    def _known(self, where: str, column: str) -> None:
+        if column not in self.columns:
+            raise ValueError(
+                f"{where} names {column!r}, which is not a feature column; columns are {list(self.columns)}"
+            )
+
+    @cached_property
+    def calendar(self) -> Calendar:
+        return Calendar(self.cadence)
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        return kinds(self.columns)
+
+    @property
+    def raw_table(self) -> str:
+        return f"raw_{self.records}"
+
+    @property
+    def record_keys(self) -> list[str]:
+        """Columns that name a record: the declared keys, or the row's number in the source."""
+        return list(self.source.keys) or ["record_id"]
+
+    @property
+    def higher_is_better(self) -> bool:
+        return HIGHER_IS_BETTER[self.metric]

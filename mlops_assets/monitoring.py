@@ -1,0 +1,131 @@
+"""What happened, period by period, for people and consumers: `monitoring.periods` and DuckDB over all results.
+
+Everything is computed from the lake at the moment of asking; nothing is stored twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mlops_assets.home import Home
+from mlops_assets.lake import connection
+from mlops_assets.lake.store import Lake, Partition
+
+if TYPE_CHECKING:
+    import duckdb
+
+_SCHEMA = pa.schema(
+    [
+        ("period", pa.string()),
+        ("model", pa.string()),
+        ("verdict", pa.string()),
+        ("gate", pa.string()),
+        ("reason", pa.string()),
+        ("decision", pa.string()),
+        ("champion_version", pa.string()),
+        ("rows", pa.int64()),
+        ("served_rows", pa.int64()),
+        ("served_source", pa.string()),
+        ("metric", pa.string()),
+        ("metric_value", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PeriodStatus:
+    """A line of `monitoring.periods`.
+
+    Attributes
+    ----------
+    verdict
+        Of the drift report: `ok`, `warning`, `severe` or `none`.
+    gate
+        What may be served: `none`, `champion`, `plan_b` or `withheld`; None while nothing has been decided.
+    reason
+        Why the gate is not simply `champion`.
+    decision, champion_version
+        Of the period's `champion`: what was decided, and the version in force after it.
+    rows
+        Records in `features`.
+    served_rows, served_source
+        What consumers read: how many records, and whose predictions (`champion`, `plan_b`, or `withheld`, `none`).
+    metric, metric_value
+        The model's metric, realised by the champion's scores; None while outcomes or a champion are missing.
+    """
+
+    period: str
+    model: str
+    verdict: str
+    gate: str | None
+    reason: str | None
+    decision: str | None
+    champion_version: str | None
+    rows: int
+    served_rows: int
+    served_source: str | None
+    metric: str | None
+    metric_value: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def periods(lake: Lake, model: str | None = None) -> list[PeriodStatus]:
+    """The status of every period that has features, of one model or of all, oldest first."""
+    models = lake.models() if model is None else [model]
+    return [_status(lake, name, period) for name in models for period in lake.periods(name, "features")]
+
+
+def _status(lake: Lake, model: str, period: str) -> PeriodStatus:
+    def facts(found: Partition | None) -> Mapping[str, Any]:
+        return found.facts if found is not None else {}
+
+    features = lake.partition(model, "features", period)
+    report = facts(lake.find(model, "drift_report", period))
+    champion = facts(lake.find(model, "champion", period))
+    served = lake.find(model, "served_predictions", period)
+    performance = facts(lake.find(model, "performance", period))
+    gate = facts(served).get("gate")
+    return PeriodStatus(
+        period=period,
+        model=model,
+        verdict=report.get("verdict", "none"),
+        gate=gate,
+        reason=facts(served).get("gate_reason") or features.reason,
+        decision=champion.get("decision"),
+        champion_version=champion.get("version"),
+        rows=features.rows,
+        served_rows=served.rows if served is not None else 0,
+        served_source=_source(served),
+        metric=performance.get("metric"),
+        metric_value=performance.get("value"),
+    )
+
+
+def _source(served: Partition | None) -> str | None:
+    if served is None:
+        return None
+    if served.rows:
+        return str(served.facts["source"])
+    return "none" if served.facts["gate"] == "none" else "withheld"
+
+
+def as_table(statuses: Sequence[PeriodStatus]) -> pa.Table:
+    """The lines as an Arrow table with the columns of `monitoring.periods`."""
+    return pa.Table.from_pylist([status.as_dict() for status in statuses], _SCHEMA)
+
+
+def connect(lake: Lake | None = None) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB, in memory, over all results.
+
+    A schema for each model holds the views `raw_<records>`, `features`, `profile`, `challengers`, `champions`,
+    `predictions`, `drift`, `fallback_predictions`, `served_predictions` and `performance`; `monitoring.periods` has a
+    line for every model and period. Every view has a `period` column.
+    """
+    lake = lake or Lake(Home.from_env().lake_url)
+    return connection.connect(lake, views={"monitoring.periods": as_table(periods(lake))})

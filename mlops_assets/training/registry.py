@@ -1,0 +1,463 @@
+"""Models in MLflow's registry: logging one with all it needs later, finding and loading it, its aliases.
+
+The run of a version holds, below `monitoring/`, what watching the model takes: the profile of its training
+rows and of its scores on test rows, the features SQL, importances and explanation.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import logging
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlops_assets.training.search import Trained
+from mlops_assets.training.tracking import TrainingData, log, log_data, param_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from sklearn.pipeline import Pipeline
+
+CHAMPION, PREVIOUS_CHAMPION = "champion", "previous_champion"
+FOLDER = "monitoring"
+REFERENCE_PROFILE = "reference_profile.parquet"
+SCORE_REFERENCE = "score_reference.parquet"
+REFERENCE_SAMPLE = "reference_sample.parquet"
+FEATURES_SQL = "features.sql"
+MODEL_CARD = "model.json"
+# The modules that can change a fitted model or its cut. Pictures and registry code are not among them:
+# a nicer plot must not train every old period again.
+FITTING_MODULES = ("candidates.py", "encoding.py", "metrics.py", "pipeline.py", "search.py")
+
+
+class RegistryError(RuntimeError):
+    """A version is not there, or its files are."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A model that was logged: its id and address in MLflow."""
+
+    model_id: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A registered version, ready to score.
+
+    `cut` is None for a regression; undefined metrics are None. `reference_profile` and `score_reference` are
+    local files (None when the version was logged without), as is what `file` finds. `periods` maps train,
+    validation and test to their periods as text. `candidate` is the winner's name, `params` its last fit's.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    pipeline: Pipeline
+    cut: float | None
+    kinds: dict[str, str]
+    target: dict[str, Any]
+    metric: str
+    metrics: dict[str, dict[str, float | None]]
+    importances: dict[str, float]
+    periods: dict[str, str]
+    tags: dict[str, str]
+    candidate: str
+    params: dict[str, Any]
+    folder: Path
+
+    @property
+    def reference_profile(self) -> Path | None:
+        return self.file(REFERENCE_PROFILE)
+
+    @property
+    def score_reference(self) -> Path | None:
+        return self.file(SCORE_REFERENCE)
+
+    def file(self, name: str) -> Path | None:
+        """A file that was logged with the version (`log_model`), None when it was logged without."""
+        path = self.folder / name
+        return path if path.is_file() else None
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of canonical JSON: the order of keys doesn't matter, the order of lists does.
+
+    Raises TypeError for what JSON can't hold, ValueError for NaN: a hash of an object's address or of a
+    value that never equals itself would train again for ever.
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def code_version() -> str:
+    """Digest of the sources that can change a fitted model (`FITTING_MODULES`), for the fingerprint.
+
+    Other code, library upgrades and the commit are recorded beside the model, but don't train it again.
+    """
+    digest = hashlib.sha256()
+    for name in FITTING_MODULES:
+        digest.update(name.encode() + b"\0" + Path(__file__).with_name(name).read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=1)
+def code_commit() -> str | None:
+    """The git commit of these sources, `+changes` when the package differs; None outside a checkout."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here.parent), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed package inside somebody else's checkout has no commit of its own.
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--", str(here.parent.parent))
+    return f"{commit}+changes" if commit and changed else commit
+
+
+def requirements(trained: Trained) -> list[str]:
+    """Pinned requirements of a logged model, read from what is installed: MLflow needn't infer."""
+    family = trained.candidate.estimator.partition(".")[0]
+    known = {"sklearn": "scikit-learn", "interpret": "interpret-core", "xgboost": "xgboost-cpu"}
+    names = ["mlflow", "scikit-learn", "skops", "numpy", "pandas"]
+    family_distribution = known.get(family) or importlib.metadata.packages_distributions()[family][0]
+    return [f"{n}=={importlib.metadata.version(n)}" for n in dict.fromkeys([*names, family_distribution])]
+
+
+def log_model(
+    client: MlflowClient,
+    run_id: str,
+    trained: Trained,
+    *,
+    example: pd.DataFrame,
+    periods: Mapping[str, str],
+    features_sql: str = "",
+    reference_profile: bytes | None = None,
+    score_reference: bytes | None = None,
+    files: Mapping[str, bytes] | None = None,
+    data: Sequence[TrainingData] = (),
+    tags: Mapping[str, str] | None = None,
+    title: str = "model",
+) -> Logged:
+    """Log a challenger into its period's run: model, metrics, parameters, data, and what monitoring needs.
+
+    Parameters
+    ----------
+    example
+        Rows with the raw feature columns: the signature and the input example come from them.
+    periods
+        train, validation, test → their periods as text.
+    reference_profile, score_reference
+        Parquet files' bytes: the profile of the training rows, and of the scores on the test rows.
+    files
+        More files by name, which `LoadedModel.file` will find.
+
+    The run may be the chosen trial's, whose parameters are there already: those in which the final fit
+    differs are then logged as `final_<name>`.
+    """
+    run_tags = {**(tags or {}), "code_version": code_version(), "code_commit": code_commit() or "unknown"}
+    metrics = {f"{role}_{k}": v for role, values in trained.metrics.items() for k, v in values.items()}
+    metrics |= {} if trained.cut is None else {"cut": trained.cut}
+    params = {f"{role}_periods": text for role, text in periods.items()} | {
+        "candidate": trained.candidate.label
+    }
+    params = _new_params(client.get_run(run_id).data.params, params | trained.params)
+    log(client, run_id, params=params, metrics=metrics, tags=run_tags)
+    if data:
+        log_data(client, run_id, data)
+    contents = {**(files or {}), FEATURES_SQL: features_sql.encode()}
+    contents |= {REFERENCE_PROFILE: reference_profile} if reference_profile is not None else {}
+    contents |= {SCORE_REFERENCE: score_reference} if score_reference is not None else {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in {**contents, **_documents(trained, periods, title)}.items():
+            (Path(folder) / name).write_bytes(content)
+        client.log_artifacts(run_id, folder, FOLDER)
+    return _log_pipeline(client, run_id, trained, example, run_tags)
+
+
+def _new_params(known: Mapping[str, str], params: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run doesn't have yet: MLflow refuses to log a parameter again with another value."""
+    new = {k: v for k, v in params.items() if k not in known}
+    changed = {k: v for k, v in params.items() if k in known and known[k] != param_text(v)}
+    return new | {f"final_{k}": v for k, v in changed.items()}
+
+
+def _documents(trained: Trained, periods: Mapping[str, str], title: str) -> dict[str, bytes]:
+    """What there is to read about a model: its card, importances and explanation."""
+    from mlops_assets.training.pictures import explanation_page, importances_picture
+
+    card = {
+        "cut": trained.cut,
+        "kinds": trained.kinds,
+        "target": trained.target.model_dump(),
+        "metric": trained.metric,
+        "metrics": {role: _json_metrics(values) for role, values in trained.metrics.items()},
+        "importances": trained.importances,
+        "periods": dict(periods),
+        "candidate": trained.candidate.model_dump(exclude_none=True) | {"label": trained.candidate.label},
+        "params": trained.params,
+    }
+    rows = "".join(f"{_csv(column)},{value:.6f}\n" for column, value in trained.importances.items())
+    found = {
+        MODEL_CARD: json.dumps(card, indent=1, default=str).encode(),
+        "importances.json": json.dumps(trained.importances, indent=1).encode(),
+        "importances.csv": f"column,importance\n{rows}".encode(),
+        "importances.png": importances_picture(trained.importances, f"Importance, {title}"),
+    }
+    page = explanation_page(trained.pipeline, f"Explanation of {title}")
+    return found if page is None else found | {"explanation.html": page.encode()}
+
+
+def _json_metrics(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {k: None if v != v else v for k, v in values.items()}
+
+
+def _csv(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text
+
+
+def _log_pipeline(
+    client: MlflowClient, run_id: str, trained: Trained, example: pd.DataFrame, tags: Mapping[str, str]
+) -> Logged:
+    import mlflow.sklearn
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, infer_signature
+
+    experiment_id = client.get_run(run_id).info.experiment_id
+    params = {k: str(v)[:500] for k, v in trained.params.items()}
+    logged = client.create_logged_model(experiment_id, "model", run_id, tags=dict(tags), params=params)
+    status: Literal["READY", "FAILED"] = "FAILED"
+    try:
+        rows = _example(example, trained)
+        with tempfile.TemporaryDirectory() as folder, _known_noise():
+            mlflow.sklearn.save_model(
+                trained.pipeline,
+                f"{folder}/model",
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    model_uuid=logged.model_id,
+                    run_id=run_id,
+                    model_id=logged.model_id,
+                ),
+                signature=infer_signature(rows, trained.pipeline.predict(rows)),
+                input_example=rows,
+                pip_requirements=requirements(trained),
+                **_serialisation(trained.pipeline),
+            )
+            client.log_model_artifacts(logged.model_id, f"{folder}/model")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        status = "READY"
+    finally:
+        client.finalize_logged_model(logged.model_id, status)
+    return Logged(logged.model_id, f"models:/{logged.model_id}")
+
+
+def _example(example: pd.DataFrame, trained: Trained) -> pd.DataFrame:
+    """Five rows of the feature columns; numbers as doubles, so that the signature admits missing values."""
+    rows = example[list(trained.kinds)].head(5).reset_index(drop=True).copy()
+    for column, kind in trained.kinds.items():
+        if kind == "numeric":
+            rows[column] = rows[column].astype("float64")
+    return rows
+
+
+def _serialisation(pipeline: Pipeline) -> dict[str, Any]:
+    """skops with the types of this pipeline, made here and so trusted; cloudpickle for what skops can't do.
+
+    skops refuses estimators with functions or compiled state of their own. Those are stored by cloudpickle,
+    MLflow's other format, whose loading runs code: the same trust as in the registry itself.
+    """
+    import skops.io
+
+    try:
+        content = skops.io.dumps(pipeline)
+        trusted = skops.io.get_untrusted_types(data=content)
+        skops.io.loads(content, trusted=trusted)
+    except Exception as error:  # noqa: BLE001  each family of estimators fails in its own way
+        logging.getLogger(__name__).info("stored by cloudpickle, as skops can't: %s", error)
+        return {"serialization_format": "cloudpickle"}
+    return {"serialization_format": "skops", "skops_trusted_types": trusted}
+
+
+@contextmanager
+def _known_noise() -> Iterator[None]:
+    """Hide what MLflow says about the two things decided here: the storage format and integer columns."""
+    import warnings
+
+    logger = logging.getLogger("mlflow.sklearn")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"(?s).*integer column.*missing values")
+            warnings.filterwarnings("ignore", message=r"(?s).*pickle.*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def register(
+    client: MlflowClient,
+    name: str,
+    run_id: str,
+    model_uri: str,
+    fingerprint: str,
+    tags: Mapping[str, str] | None = None,
+    description: str | None = None,
+) -> str:
+    """Register a logged model as the next version, tagged `status: challenger`; returns the version.
+
+    A fingerprint that is registered already gives its version back, and nothing new is made.
+    """
+    from mlflow.exceptions import MlflowException
+
+    known = find_version(client, name, fingerprint)
+    if known is not None:
+        return known
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model_id = model_uri.removeprefix("models:/")
+    source = client.get_logged_model(model_id).artifact_location
+    own = {**(tags or {}), "fingerprint": fingerprint, "status": "challenger"}
+    created = client.create_model_version(
+        name,
+        source,
+        run_id=run_id,
+        tags={k: str(v) for k, v in own.items()},
+        description=description,
+        model_id=model_id,
+    )
+    return str(created.version)
+
+
+def find_version(client: MlflowClient, name: str, fingerprint: str) -> str | None:
+    """The oldest version with this fingerprint, None when there is none."""
+    same = [v for v in _versions(client, name) if v.tags.get("fingerprint") == fingerprint]
+    return min((str(v.version) for v in same), key=int, default=None)
+
+
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def set_champion(client: MlflowClient, name: str, version: str, previous: str | None) -> None:
+    """Point `@champion` at a version and `@previous_champion` at the one before; tag the others' status.
+
+    Doing it again changes nothing. Whoever was champion until now becomes `archived`; challengers that never
+    were stay `challenger`. Call it for the newest period's decision only.
+    """
+    versions = {str(v.version): v for v in _versions(client, name)}
+    for wanted in filter(None, (version, previous)):
+        if wanted not in versions:
+            raise RegistryError(
+                f"model {name} lacks version {wanted}; found {', '.join(sorted(versions, key=int)) or 'none'}"
+            )
+    client.set_registered_model_alias(name, CHAMPION, version)
+    if previous is not None and previous != version:
+        client.set_registered_model_alias(name, PREVIOUS_CHAMPION, previous)
+    elif PREVIOUS_CHAMPION in client.get_registered_model(name).aliases:
+        client.delete_registered_model_alias(name, PREVIOUS_CHAMPION)
+    for number, known in versions.items():
+        status = known.tags.get("status")
+        if number == version:
+            wanted_status = "champion"
+        elif number == previous or status == "champion":
+            wanted_status = "archived"
+        else:
+            continue
+        if status != wanted_status:
+            client.set_model_version_tag(name, number, "status", wanted_status)
+
+
+def load(client: MlflowClient, name: str, version: str) -> LoadedModel:
+    """A registered version with everything that scoring and drift need; kept in memory per process.
+
+    Raises RegistryError when the version or its files are gone.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        known = client.get_model_version(name, str(version))
+        # The run is part of the key: after a reset the same version number is another model.
+        loaded = _load(client.tracking_uri, name, str(version), known.run_id)
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            f"version {version} of model {name} can't be loaded: {error}. Was its run or its folder deleted? "
+            "Materialize the challenger of its period again"
+        ) from error
+    return replace(loaded, tags=dict(known.tags))
+
+
+@functools.lru_cache(maxsize=8)
+def _load(uri: str, name: str, version: str, run_id: str) -> LoadedModel:
+    import mlflow.sklearn
+
+    from mlops_assets.training import tracking
+
+    client = tracking.client(uri)
+    source = _local(client.get_model_version_download_uri(name, version), uri)
+    files = Path(_local(f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}", uri))
+    card = json.loads((files / MODEL_CARD).read_text())
+    pipeline = mlflow.sklearn.load_model(source)
+    return LoadedModel(
+        name=name,
+        version=version,
+        run_id=run_id,
+        pipeline=pipeline,
+        cut=card["cut"],
+        kinds=card["kinds"],
+        target=card["target"],
+        metric=card["metric"],
+        metrics=card["metrics"],
+        importances=card["importances"],
+        periods=card["periods"],
+        tags={},
+        candidate=card["candidate"]["label"],
+        params=card["params"],
+        folder=files,
+    )
+
+
+def _local(uri: str, tracking_uri: str) -> str:
+    """A local folder as it is, anything else downloaded."""
+    if uri.startswith(("file:", "/")):
+        from urllib.parse import unquote, urlparse
+
+        return unquote(urlparse(uri).path)
+    from mlflow.artifacts import download_artifacts
+
+    return str(download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri))

@@ -1,0 +1,435 @@
+"""Finding a period's challenger: candidates compete on validation rows, test rows judge the winner."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mlops_assets.lake.columns import Kind
+from mlops_assets.training.candidates import Candidate, SearchSpace, Target
+from mlops_assets.training.metrics import (
+    CLASSIFICATION_METRICS,
+    HIGHER_IS_BETTER,
+    REGRESSION_METRICS,
+    Metrics,
+    classification_metrics,
+    regression_metrics,
+    tune_cut,
+)
+from mlops_assets.training.pipeline import estimator, importances, preprocessing, scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+    from optuna import Study
+    from optuna import Trial as OptunaTrial
+    from sklearn.pipeline import Pipeline
+
+Cut = float | Literal["tuned"]
+
+
+class OneClassError(ValueError):
+    """The training rows hold one class only, so there is nothing to learn."""
+
+
+class SearchError(RuntimeError):
+    """No trial of any candidate succeeded."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one role: raw feature columns, and the target (0/1 with 1 the positive class, or amounts)."""
+
+    features: pd.DataFrame
+    target: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit of a search.
+
+    `metrics` are those on validation. `state` is `complete`, `failed` (with its `error`) or `repeated`: the
+    sampler proposed parameters again, whose result was taken over without a fit. `number` counts over all
+    candidates; `started` and `seconds` are wall time.
+    """
+
+    number: int
+    candidate: str
+    params: dict[str, Any]
+    metrics: Metrics
+    cut: float | None
+    seconds: float
+    state: Literal["complete", "failed", "repeated"]
+    started: datetime
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The challenger of a period.
+
+    `metrics` has the keys train, validation and test; `test_scores` are the chosen model's scores on the
+    test rows, in their order; `importances` see `pipeline.importances`; `params` are those of the last fit.
+    """
+
+    pipeline: Pipeline
+    candidate: Candidate
+    params: dict[str, Any]
+    kinds: dict[str, Kind]
+    target: Target
+    metric: str
+    cut: float | None
+    trials: list[Trial]
+    chosen: Trial
+    metrics: dict[str, Metrics]
+    importances: dict[str, float]
+    test_scores: NDArray[np.float64]
+    seconds: float = field(compare=False, default=0.0)
+
+
+def encode_target(values: ArrayLike, target: Target) -> NDArray[Any]:
+    """The target as `Split` takes it: 1 where it equals `positive` else 0 (int8), or float64 amounts.
+
+    Raises ValueError for missing values: rows without a target have to be left out first.
+    """
+    import pandas as pd
+
+    column = pd.Series(values)
+    if column.isna().any():
+        raise ValueError(
+            f"target {target.column} is missing in {int(column.isna().sum())} of {len(column)} rows"
+        )
+    if target.task == "regression":
+        return column.to_numpy(dtype=np.float64)
+    return (column == target.positive).to_numpy(dtype=np.int8)
+
+
+def measure(target: ArrayLike, scored: NDArray[np.float64], cut: float | None) -> Metrics:
+    """Metrics of scores: those of a classification with a cut, those of a regression without one."""
+    return regression_metrics(target, scored) if cut is None else classification_metrics(target, scored, cut)
+
+
+def train(
+    train: Split,
+    validation: Split,
+    test: Split,
+    *,
+    candidates: Sequence[Candidate],
+    kinds: Mapping[str, Kind],
+    target: Target,
+    metric: str,
+    cut: Cut = "tuned",
+    trials: int = 8,
+    seed: int = 42,
+    storage: Path | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> Trained:
+    """Search every candidate's parameters, choose by the validation metric, fit the final model, test it.
+
+    Parameters
+    ----------
+    metric
+        A key of `HIGHER_IS_BETTER` of the target's task.
+    cut
+        `tuned`: the cut that is best on validation (`tune_cut`), for each trial and for the final model.
+    trials
+        Fits in all. Candidates that have something to search share them equally, each gets at least one; a
+        candidate with nothing to search gets exactly one.
+    storage
+        File of the Optuna journal; begun anew, so that the result depends on nothing that was there before.
+    on_trial
+        Called after each trial, in order.
+
+    The same arguments give the same result: samplers (TPE, Bergstra et al. 2011) and estimators take `seed`.
+    A failing trial is recorded and the search goes on.
+
+    Raises
+    ------
+    OneClassError
+        The training rows hold one class only.
+    SearchError
+        Every trial failed; the message has the first cause.
+    ValueError
+        A split without rows, or a metric that is not the task's.
+    """
+    started = time.perf_counter()
+    _check(train, validation, test, target, metric, candidates)
+    if storage is not None:
+        storage.parent.mkdir(parents=True, exist_ok=True)
+        storage.unlink(missing_ok=True)
+    done: list[Trial] = []
+    searches: dict[str, _CandidateSearch] = {}
+    with _quiet_optuna():
+        for candidate, share in zip(candidates, _shares(candidates, trials), strict=True):
+            search = _CandidateSearch(candidate, kinds, target, metric, cut, seed, train, validation)
+            searches[_label(candidate, candidates)] = search
+            for trial in search.run(_label(candidate, candidates), share, storage, len(done)):
+                done.append(trial)
+                if on_trial is not None:
+                    on_trial(trial)
+    chosen = _best(done, metric)
+    search = searches[chosen.candidate]
+    pipeline, params, final_cut = search.final(chosen)
+    scored = {
+        name: scores(pipeline, split.features, target)
+        for name, split in (("train", train), ("validation", validation), ("test", test))
+    }
+    return Trained(
+        pipeline=pipeline,
+        candidate=search.candidate,
+        params=params,
+        kinds=dict(kinds),
+        target=target,
+        metric=metric,
+        cut=final_cut,
+        trials=done,
+        chosen=chosen,
+        metrics={
+            "train": measure(train.target, scored["train"], final_cut),
+            "validation": measure(validation.target, scored["validation"], final_cut),
+            "test": measure(test.target, scored["test"], final_cut),
+        },
+        importances=importances(pipeline, validation.features, validation.target, kinds, seed),
+        test_scores=scored["test"],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check(
+    train: Split, validation: Split, test: Split, target: Target, metric: str, candidates: Sequence[Candidate]
+) -> None:
+    if not candidates:
+        raise ValueError("no candidate to train; list at least one estimator under candidates")
+    allowed = CLASSIFICATION_METRICS if target.task == "classification" else REGRESSION_METRICS
+    if metric not in allowed:
+        raise ValueError(f"metric {metric!r} is not one of {target.task}: expected {', '.join(allowed)}")
+    for name, split in (("train", train), ("validation", validation), ("test", test)):
+        if len(split.features) != len(split.target):
+            raise ValueError(f"{name}: {len(split.features)} rows of features, {len(split.target)} targets")
+        if not len(split.target):
+            raise ValueError(f"{name} has no rows; a challenger needs rows in all three splits")
+    if target.task == "classification":
+        classes = np.unique(train.target)
+        if not np.isin(classes, (0, 1)).all():
+            raise ValueError(f"targets must be 0 or 1, found {classes[:5].tolist()}; see encode_target")
+        if len(classes) < 2:
+            raise OneClassError(
+                f"all {len(train.target)} training rows have {target.column} "
+                f"{'=' if classes[0] == 1 else '≠'} {target.positive!r}; both classes are needed. "
+                "Check the target's `positive` value, or choose a wider training window"
+            )
+
+
+def _label(candidate: Candidate, candidates: Sequence[Candidate]) -> str:
+    """The candidate's name, numbered when several have the same."""
+    same = [c for c in candidates if c.label == candidate.label]
+    if len(same) == 1:
+        return candidate.label
+    return f"{candidate.label}-{next(i for i, c in enumerate(same) if c is candidate) + 1}"
+
+
+def _shares(candidates: Sequence[Candidate], trials: int) -> list[int]:
+    """How many trials each candidate gets."""
+    searched = [bool(c.search) for c in candidates]
+    to_share = max(trials - searched.count(False), searched.count(True))
+    share, rest = divmod(to_share, max(searched.count(True), 1))
+    shares = []
+    for has_search in searched:
+        shares.append((share + (rest > 0)) if has_search else 1)
+        rest -= has_search and rest > 0
+    return shares
+
+
+def _best(done: Sequence[Trial], metric: str) -> Trial:
+    """The complete trial with the best validation metric; of equals the first."""
+    complete = [t for t in done if t.state == "complete"]
+    if not complete:
+        failed = next(t for t in done if t.state == "failed")
+        raise SearchError(
+            f"all {len(done)} trials failed; first {failed.candidate} with {failed.params}: {failed.error}"
+        )
+    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    return max(complete, key=lambda t: (sign * t.metrics[metric], -t.number))
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Optuna's level is put back: a user's own studies keep their messages."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def _known_noise() -> Iterator[None]:
+    """Hide what an EBM says of columns with missing values: the data's checks tell that, by column."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Missing values detected. Our visualizations")
+        warnings.filterwarnings("ignore", message="All-NaN slice encountered", category=RuntimeWarning)
+        yield
+
+
+class _CandidateSearch:
+    """One candidate's trials. Frames are encoded once, each trial fits the estimator alone."""
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        kinds: Mapping[str, Kind],
+        target: Target,
+        metric: str,
+        cut: Cut,
+        seed: int,
+        train: Split,
+        validation: Split,
+    ) -> None:
+        self.candidate, self.kinds, self.target = candidate, kinds, target
+        self.metric, self.cut, self.seed = metric, cut, seed
+        self.train, self.validation = train, validation
+        self._encoded: tuple[Any, Any, Any] | None = None
+        self._fitted: tuple[int, Any] | None = None
+        self._best_value = -math.inf
+
+    def run(self, label: str, share: int, storage: Path | None, offset: int) -> Iterator[Trial]:
+        """Trials numbered from `offset`; stops early when a finite space is used up."""
+        study = _study(label, storage, self.metric, self.seed, share)
+        known = {k: v for k, v in self.candidate.params.items() if k in self.candidate.search}
+        if known:
+            study.enqueue_trial(known)
+        seen: dict[str, Trial] = {}
+        for number in range(offset, offset + share):
+            asked = study.ask()
+            params = self.candidate.params | {
+                name: _suggest(asked, name, space) for name, space in self.candidate.search.items()
+            }
+            key = repr(sorted(params.items()))
+            trial = self._repeat(number, seen[key]) if key in seen else self._trial(number, label, params)
+            seen.setdefault(key, trial)
+            self._tell(study, asked, trial)
+            yield trial
+            if len(seen) >= _space_size(self.candidate.search):
+                return
+
+    def _tell(self, study: Study, asked: OptunaTrial, trial: Trial) -> None:
+        from optuna.trial import TrialState
+
+        if trial.error is not None:
+            study.tell(asked, state=TrialState.FAIL)
+        else:
+            study.tell(asked, trial.metrics[self.metric])
+
+    @staticmethod
+    def _repeat(number: int, trial: Trial) -> Trial:
+        return Trial(
+            number, trial.candidate, trial.params, trial.metrics, trial.cut, 0.0, "repeated",
+            datetime.now(UTC), trial.error,
+        )  # fmt: skip
+
+    def _trial(self, number: int, label: str, params: dict[str, Any]) -> Trial:
+        started, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            fitted, cut, metrics = self._fit(params)
+            if math.isnan(metrics[self.metric]):
+                raise ValueError(
+                    f"{self.metric} is undefined on validation: {metrics.undefined.get(self.metric, 'NaN')}"
+                )
+        except Exception as error:  # noqa: BLE001  an estimator may raise anything for parameters it can't take
+            seconds = time.perf_counter() - clock
+            cause = f"{type(error).__name__}: {error}"
+            return Trial(number, label, params, Metrics({}), None, seconds, "failed", started, cause)
+        self._keep(number, fitted, metrics)
+        seconds = time.perf_counter() - clock
+        return Trial(number, label, params, metrics, cut, seconds, "complete", started)
+
+    def _keep(self, number: int, fitted: Any, metrics: Metrics) -> None:
+        """Only the best estimator so far stays in memory; without a final fit it is the model."""
+        sign = 1 if HIGHER_IS_BETTER[self.metric] else -1
+        if sign * metrics[self.metric] > self._best_value:
+            self._fitted, self._best_value = (number, fitted), sign * metrics[self.metric]
+
+    def _fit(self, params: Mapping[str, Any]) -> tuple[Any, float | None, Metrics]:
+        from sklearn.pipeline import Pipeline
+
+        _, X, X_validation = self._encode()
+        fitted = estimator(self.candidate, self.kinds, params, self.seed, self.target.task)
+        with _known_noise():
+            fitted.fit(X, self.train.target)
+        scored = scores(Pipeline([("estimator", fitted)]), X_validation, self.target)
+        cut: float | None = None
+        if self.target.task == "classification":
+            wanted = self.cut
+            cut = (
+                tune_cut(self.validation.target, scored, self.metric) if wanted == "tuned" else float(wanted)
+            )
+        return fitted, cut, measure(self.validation.target, scored, cut)
+
+    def _encode(self) -> tuple[list[tuple[str, Any]], Any, Any]:
+        if self._encoded is None:
+            from sklearn.pipeline import Pipeline
+
+            steps = preprocessing(self.candidate, self.kinds)
+            before = Pipeline(steps)
+            X = before.fit_transform(self.train.features, self.train.target)
+            self._encoded = (steps, X, before.transform(self.validation.features))
+        return self._encoded
+
+    def final(self, chosen: Trial) -> tuple[Pipeline, dict[str, Any], float | None]:
+        """The chosen trial's model, or with `final` parameters one more fit with a cut of its own."""
+        from sklearn.pipeline import Pipeline
+
+        steps, _, _ = self._encode()
+        params, cut = chosen.params | self.candidate.final, chosen.cut
+        if not self.candidate.final and self._fitted is not None and self._fitted[0] == chosen.number:
+            fitted = self._fitted[1]
+        else:
+            fitted, cut, _ = self._fit(params)
+        return Pipeline([*steps, ("estimator", fitted)]), params, cut
+
+
+def _study(label: str, storage: Path | None, metric: str, seed: int, share: int) -> Study:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    # Half of a small budget is drawn at random, the rest where it was good; Optuna's own 10 would make a
+    # search of 8 trials a purely random one.
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(1, min(10, share // 2)))
+    return optuna.create_study(
+        study_name=label,
+        storage=None if storage is None else JournalStorage(JournalFileBackend(str(storage))),
+        sampler=sampler,
+        direction="maximize" if HIGHER_IS_BETTER[metric] else "minimize",
+    )
+
+
+def _suggest(trial: OptunaTrial, name: str, space: SearchSpace) -> Any:
+    if space.categorical is not None:
+        # Lists and mappings are no choices to Optuna; their position is.
+        if all(isinstance(v, bool | int | float | str) or v is None for v in space.categorical):
+            return trial.suggest_categorical(name, space.categorical)
+        return space.categorical[trial.suggest_categorical(name, list(range(len(space.categorical))))]
+    if space.int is not None:
+        return trial.suggest_int(name, space.int[0], space.int[1], step=int(space.step or 1), log=space.log)
+    low, high = space.float or [0.0, 0.0]
+    return trial.suggest_float(name, low, high, step=space.step, log=space.log)
+
+
+def _space_size(search: Mapping[str, SearchSpace]) -> float:
+    sizes = [space.size for space in search.values()]
+    return math.inf if any(s is None for s in sizes) else math.prod(s for s in sizes if s is not None)

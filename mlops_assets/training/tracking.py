@@ -1,0 +1,247 @@
+"""The MLflow runs of training: store, experiments, period runs, trials.
+
+Everything goes through an `MlflowClient` of an explicit address. MLflow's fluent functions, which log into
+whatever run is active in the process, are not used: no period can log into another's run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.training.search import Trial
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Limits of MLflow's stores.
+PARAM_LENGTH = 6_000
+TAG_LENGTH = 8_000
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The lake partitions behind one role of a training run, as MLflow's dataset input.
+
+    `context` is train, validation or test; `digests` maps each period to the digest of its partition;
+    `source` is where the partitions lie.
+    """
+
+    context: str
+    name: str
+    source: str
+    digests: Mapping[str, str]
+    rows: int
+
+
+def client(uri: str) -> MlflowClient:
+    """A client of one tracking store and registry, whatever the process's default is."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    with _quiet():
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def initialise(uri: str, artifact_root: str | Path) -> None:
+    """Create a SQLite store's schema unless it is there; only one process does (the others wait).
+
+    Fresh-database races crash MLflow, so this comes before any parallel use. Stores of other kinds (a
+    server, PostgreSQL) are set up by whoever runs them.
+    """
+    if not uri.startswith("sqlite:///"):
+        return
+    from filelock import FileLock
+
+    database = Path(uri.removeprefix("sqlite:///"))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    ready = database.with_name(f"{database.name}.ready")
+    if ready.exists() and database.exists():
+        return
+    with FileLock(str(database) + ".lock"):
+        if ready.exists() and database.exists():
+            return
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        with _quiet():
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+            SqlAlchemyStore(uri, _as_uri(artifact_root)).engine.dispose()
+        ready.touch()
+
+
+def _as_uri(location: str | Path) -> str:
+    return location if isinstance(location, str) and "://" in location else Path(location).resolve().as_uri()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the information lines of a schema's creation; warnings and errors stay."""
+    names = ("alembic", "alembic.runtime.migration", "alembic.runtime.plugins", "mlflow.store.db.utils")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        # MLflow configures logging while it is imported; that must not undo the levels set here.
+        import mlflow.store.db.utils  # noqa: F401
+
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def experiment(client: MlflowClient, name: str, artifact_root: str | Path) -> str:
+    """The id of the experiment; created, with its artifacts below `artifact_root`, when it isn't there."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return found.experiment_id
+    try:
+        return client.create_experiment(
+            name, artifact_location=f"{_as_uri(artifact_root).rstrip('/')}/{name}"
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        created = client.get_experiment_by_name(name)
+        if created is None:
+            raise
+        return created.experiment_id
+
+
+@contextmanager
+def open_run(
+    client: MlflowClient,
+    experiment_id: str,
+    name: str,
+    *,
+    parent_run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """A run that is closed whatever happens: FINISHED, KILLED on an interrupt, else FAILED. Yields its id."""
+    nested = {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
+    run_id = client.create_run(experiment_id, run_name=name, tags={**_tags(tags or {}), **nested}).info.run_id
+    status = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(run_id, status)
+
+
+def log(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    timestamp: int | None = None,
+) -> None:
+    """Write params, metrics and tags of one run in one request. Undefined metrics (NaN) are left out."""
+    import math
+    import time
+
+    from mlflow.entities import Metric, Param, RunTag
+
+    when = int(time.time() * 1000) if timestamp is None else timestamp
+    client.log_batch(
+        run_id,
+        metrics=[Metric(k, float(v), when, 0) for k, v in (metrics or {}).items() if not math.isnan(v)],
+        params=[Param(k, param_text(v)) for k, v in (params or {}).items()],
+        tags=[RunTag(k, v) for k, v in _tags(tags or {}).items()],
+    )
+
+
+def param_text(value: Any) -> str:
+    """A parameter's value as MLflow stores it: text as it is, all else as JSON, cut to MLflow's limit."""
+    return _text(value)[:PARAM_LENGTH]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    return {k: _text(v)[:TAG_LENGTH] for k, v in tags.items()}
+
+
+def log_trials(
+    client: MlflowClient,
+    experiment_id: str,
+    parent_run_id: str,
+    trials: Sequence[Trial],
+    *,
+    periods: Mapping[str, str],
+    tags: Mapping[str, str] | None = None,
+    chosen: int | None = None,
+) -> list[str]:
+    """One run per trial, nested below the period's run; returns their ids in order.
+
+    Each has the trial's parameters, the periods of train, validation and test as parameters
+    (`periods`), the metrics on validation as `validation_<metric>`, its own start and end, and the status
+    FAILED with the error as a tag when the trial failed. `chosen` is the number of the trial that won.
+    """
+    ids = []
+    for trial in trials:
+        start = int(trial.started.timestamp() * 1000)
+        end = int((trial.started + timedelta(seconds=trial.seconds)).timestamp() * 1000)
+        own = {
+            **(tags or {}),
+            "mlflow.parentRunId": parent_run_id,
+            "candidate": trial.candidate,
+            "state": trial.state,
+            "chosen": trial.number == chosen,
+            **({"error": trial.error} if trial.error else {}),
+        }
+        run = client.create_run(
+            experiment_id,
+            start_time=start,
+            run_name=f"trial {trial.number} {trial.candidate}",
+            tags=_tags(own),
+        )
+        metrics = {f"validation_{k}": v for k, v in trial.metrics.items()}
+        if trial.cut is not None:
+            metrics["cut"] = trial.cut
+        params = {f"{role}_periods": text for role, text in periods.items()} | trial.params
+        log(client, run.info.run_id, params=params, metrics=metrics, timestamp=end)
+        client.set_terminated(run.info.run_id, "FAILED" if trial.state == "failed" else "FINISHED", end)
+        ids.append(run.info.run_id)
+    return ids
+
+
+def log_data(client: MlflowClient, run_id: str, data: Sequence[TrainingData]) -> None:
+    """Record where a run's rows came from: one MLflow dataset input per role, with its partitions' digests.
+
+    The dataset's own digest covers the periods and their digests; the periods are in its source and profile.
+    """
+    import hashlib
+
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = []
+    for part in data:
+        listed = json.dumps(dict(part.digests), sort_keys=True)
+        dataset = Dataset(
+            name=part.name,
+            digest=hashlib.sha256(listed.encode()).hexdigest()[:32],
+            source_type="lake",
+            source=json.dumps({"uri": part.source, "periods": sorted(part.digests)}),
+            profile=json.dumps({"rows": part.rows, "digests": dict(part.digests)}),
+        )
+        inputs.append(DatasetInput(dataset, tags=[InputTag("mlflow.data.context", part.context)]))
+    client.log_inputs(run_id, inputs)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from mlops_assets.training.candidates import (
+    Candidate,
+    EstimatorError,
+    SearchSpace,
+    Target,
+    check_parameters,
+    check_path,
+    resolve_estimator,
+)
+
+EBM = "interpret.glassbox.ExplainableBoostingClassifier"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        EBM,
+        "sklearn.ensemble.RandomForestClassifier",
+        "sklearn.linear_model.LogisticRegression",
+        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+        "xgboost.XGBClassifier",
+        "xgboost.sklearn.XGBRegressor",
+    ],
+)
+def test_real_estimators_pass(path):
+    check_path(path)
+    assert hasattr(resolve_estimator(path), "fit")
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("interpret.glassbox.ExplainableBostingClassifier", "ExplainableBoostingClassifier"),
+        ("sklearn.ensamble.RandomForestClassifier", "sklearn.ensemble"),
+        ("sklern.ensemble.RandomForestClassifier", "sklearn"),
+        ("xgboost.XGBClasifier", "xgboost.XGBClassifier"),
+        ("RandomForestClassifier", "dotted path"),
+        ("sklearn.ensemble.", "dotted path"),
+        ("sklearn..RandomForestClassifier", "dotted path"),
+    ],
+)
+def test_a_typo_is_reported_with_the_close_name(path, hint):
+    with pytest.raises(ValidationError, match=hint):
+        Candidate(estimator=path)
+
+
+def test_reading_a_candidate_imports_no_estimator():
+    code = (
+        "import sys; from mlops_assets.training import candidates as c;"
+        f"c.Candidate(estimator='{EBM}'); c.Candidate(estimator='xgboost.XGBClassifier');"
+        "c.Candidate(estimator='sklearn.svm.SVC');"
+        "import mlops_assets.training.search, mlops_assets.training.registry, mlops_assets.training.pictures;"
+        "import mlops_assets.training.decision;"
+        "heavy = {'interpret', 'xgboost', 'sklearn', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'scipy'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_something_that_is_no_estimator_is_refused():
+    with pytest.raises(EstimatorError, match="not a class with scikit-learn's fit"):
+        resolve_estimator("sklearn.metrics.f1_score")
+
+
+@pytest.mark.parametrize("place", ["params", "search", "final"])
+def test_an_unknown_parameter_is_reported_where_it_stands(place):
+    value = {"int": [1, 2]} if place == "search" else 1
+    candidate = Candidate(estimator="sklearn.ensemble.RandomForestClassifier", **{place: {"max_dept": value}})
+    with pytest.raises(EstimatorError, match=rf"{place} of .*'max_dept'; did you mean max_depth"):
+        check_parameters(candidate, "classification")
+
+
+def test_an_estimator_of_the_other_task_is_refused():
+    with pytest.raises(EstimatorError, match="no estimator for classification"):
+        check_parameters(Candidate(estimator="sklearn.linear_model.Ridge"), "classification")
+    check_parameters(Candidate(estimator="sklearn.linear_model.Ridge"), "regression")
+    check_parameters(Candidate(estimator="xgboost.XGBClassifier", params={"max_depth": 3}), "classification")
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "exactly one"),
+        ({"int": [1, 2], "float": [0.1, 0.2]}, "exactly one"),
+        ({"int": [3, 2]}, "lowest, highest"),
+        ({"int": [3]}, "lowest, highest"),
+        ({"float": [0.0, 1.0], "log": True}, "above 0"),
+        ({"float": [0.1, 1.0], "log": True, "step": 0.1}, "exclude each other"),
+        ({"categorical": []}, "nothing to choose"),
+        ({"categorical": [1], "log": True}, "belong to int and float"),
+        ({"int": [1, 5], "step": 0.5}, "step of int"),
+        ({"int": [1, 2], "steps": 1}, "Extra inputs"),
+    ],
+)
+def test_a_contradictory_search_space_is_refused(space, message):
+    with pytest.raises(ValidationError, match=message):
+        SearchSpace.model_validate(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        ({"int": [1, 5]}, 5),
+        ({"int": [1, 5], "step": 2}, 3),
+        ({"float": [0.0, 1.0]}, None),
+        ({"float": [0.0, 1.0], "step": 0.1}, 11),
+        ({"categorical": ["a", "b"]}, 2),
+        ({"float": [0.5, 0.5]}, 1),
+    ],
+)
+def test_the_size_of_a_search_space(space, size):
+    assert SearchSpace.model_validate(space).size == size
+
+
+def test_a_positive_value_keeps_its_type():
+    assert Target(column="y", positive=True).positive is True
+    assert Target(column="y", positive="yes").positive == "yes"
+    assert Target(column="y", positive=2).positive == 2
