@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DEMO_MODEL = "green_taxi"
 DEMO_PERIODS = "2022-08..2023-03"
 VERDICT_STYLE = {"ok": "green", "warning": "yellow", "severe": "bold red", "none": "dim"}
+OUTCOME_STYLE = {"success": "green", "withheld": "yellow", "failed": "bold red"}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -43,9 +44,7 @@ def main() -> None:
 @main.command()
 @click.argument("model")
 @click.argument("periods", metavar="FROM..TO")
-@click.option(
-    "--trials", type=click.IntRange(min=1), help="Trials of each search, instead of the declaration's."
-)
+@click.option("--trials", type=click.IntRange(min=1), help="Trials of each search, instead of the declaration's.")
 def backfill(model: str, periods: str, trials: int | None) -> None:
     """Make the periods FROM..TO of MODEL, in order.
 
@@ -76,9 +75,7 @@ def status(model: str | None, as_json: bool) -> None:
     lake = Lake(Home.from_env().lake_url)
     if model is not None and model not in lake.models():
         known = ", ".join(lake.models()) or "nothing yet"
-        raise click.ClickException(
-            f"there is nothing of {model!r}; the lake holds {known}. Try: mlops-assets backfill"
-        )
+        raise click.ClickException(f"there is nothing of {model!r}; the lake holds {known}. Try: mlops-assets backfill")
     found = periods(lake, model)
     if as_json:
         click.echo(json.dumps([line.as_dict() for line in found], indent=1))
@@ -191,9 +188,7 @@ def reset(yes: bool) -> None:
         return
     if not yes:
         listed = ", ".join(path.name for path in found)
-        click.confirm(
-            f"Delete {listed} in {home.root}? Models and history can't be brought back.", abort=True
-        )
+        click.confirm(f"Delete {listed} in {home.root}? Models and history can't be brought back.", abort=True)
     home.reset()
     click.echo(f"Deleted. {home.root} is empty again.")
 
@@ -223,13 +218,19 @@ def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunRes
         for result in run_periods(definitions, model, wanted, trials=trials):
             results.append(result)
             progress.update(task, advance=1, description=_next(model, wanted, len(results)))
-            if result.outcome == "failed":
-                for step, message in result.errors.items():
-                    progress.console.print(f"[bold red]{result.period} failed[/bold red] in {step}:")
-                    progress.console.print(message, markup=False, highlight=False)
+            _print_period(progress.console, result)
     made = {status.period: status for status in statuses(Lake(Home.from_env().lake_url), model)}
     _print_results(results, made)
     return results
+
+
+def _print_period(console: Any, result: PeriodRunResult) -> None:
+    style = OUTCOME_STYLE[result.outcome]
+    console.print(f"{result.period}  [{style}]{result.outcome:<8}[/{style}]  {result.seconds:5.1f} s", highlight=False)
+    if result.outcome == "failed":
+        for step, message in result.errors.items():
+            console.print(f"  in {step}:", highlight=False)
+            console.print(message, markup=False, highlight=False)
 
 
 def _next(model: str, wanted: Sequence[str], done: int) -> str:
@@ -253,7 +254,7 @@ def _print_results(results: Sequence[PeriodRunResult], made: dict[str, PeriodSta
         if status is None:
             table.add_row(result.period, f"[bold red]{result.outcome}[/bold red]")
             continue
-        style = {"success": "green", "withheld": "yellow", "failed": "bold red"}[result.outcome]
+        style = OUTCOME_STYLE[result.outcome]
         table.add_row(
             result.period,
             f"[{style}]{result.outcome}[/{style}]",

@@ -3,13 +3,12 @@
 Every path and address that a deployment may change is read here, from environment variables, at the moment of use
 (never at import), so that tests, the command line and Dagster's processes agree.
 
-| variable | default | what |
-| --- | --- | --- |
-| `MLOPS_HOME` | `.mlops/` below the project | everything generated: lake, MLflow, Dagster's home, reports |
-| `MLOPS_DATA_DIR` | `data/` below the project | where sources with a relative path are read |
-| `MLOPS_LAKE_URL` | `$MLOPS_HOME/lake` | the lake; any folder or fsspec URL |
-| `MLFLOW_TRACKING_URI` | `sqlite:///$MLOPS_HOME/mlflow/mlflow.db` | MLflow's tracking store and registry |
-| `MLOPS_DAGSTER_URL`, `MLOPS_MLFLOW_URL`, `MLOPS_EVIDENTLY_URL`, `MLOPS_REPORTS_URL` | loopback ports 3000, 5000, 8000, 8001 | addresses that links on pages lead to |
+MLOPS_HOME           everything generated: lake, MLflow, Dagster's home, reports; default `.mlops/` in the project
+MLOPS_DATA_DIR       where sources with a relative path are read; default `data/` in the project
+MLOPS_LAKE_URL       the lake, any folder or fsspec URL; default `$MLOPS_HOME/lake`
+MLFLOW_TRACKING_URI  MLflow's tracking store and registry; default `sqlite:///$MLOPS_HOME/mlflow/mlflow.db`
+MLOPS_DAGSTER_URL, MLOPS_MLFLOW_URL, MLOPS_EVIDENTLY_URL, MLOPS_REPORTS_URL
+                     where links on pages lead to; default: the ports of `mlops-assets dev` on this machine
 """
 
 from __future__ import annotations

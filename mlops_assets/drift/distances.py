@@ -357,9 +357,7 @@ def _z_p_value(reference: np.ndarray, current: np.ndarray) -> float:
     return float(2 * (1 - ndtr(abs(z))))
 
 
-def evidently_binned(
-    reference: ColumnProfile, current: ColumnProfile
-) -> tuple[np.ndarray, np.ndarray] | None:
+def evidently_binned(reference: ColumnProfile, current: ColumnProfile) -> tuple[np.ndarray, np.ndarray] | None:
     """Shares of each side over Evidently's bins for PSI and Jensen–Shannon, nulls dropped.
 
     Sturges bins over both sides together when the reference has more than 20 distinct numbers, else one per
@@ -419,9 +417,7 @@ def novelty(reference: ColumnProfile, current: ColumnProfile) -> Novelty | None:
     return Novelty(share, unseen_share(reference), unseen)
 
 
-def unseen_values(
-    reference: ColumnProfile, current: ColumnProfile
-) -> tuple[float, tuple[tuple[str, float], ...]]:
+def unseen_values(reference: ColumnProfile, current: ColumnProfile) -> tuple[float, tuple[tuple[str, float], ...]]:
     """Share of the current values that the reference lacks, and the five most frequent with theirs."""
     new = ~np.isin(current.values, reference.values)
     counts, values = current.counts[new], current.values[new]
@@ -466,9 +462,7 @@ def direction(reference: ColumnProfile, current: ColumnProfile) -> str:
     return f"{partition.label(moved)}: {format_percent(before[moved])} → {format_percent(after[moved])}"
 
 
-def _direction_of_others(
-    reference: ColumnProfile, current: ColumnProfile, before: float, after: float
-) -> str:
+def _direction_of_others(reference: ColumnProfile, current: ColumnProfile, before: float, after: float) -> str:
     """Name the single value when it is most of the change among the values outside the bins."""
     values, left, right = _aligned(reference, current)
     change = right / current.rows - left / reference.rows

@@ -110,9 +110,7 @@ class ScoreHistogram:
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
         """The histogram of both sides' rows. Raises ValueError when only one side has labels."""
         if (self.positives is None) != (other.positives is None):
-            raise ValueError(
-                "A histogram with labels can't be added to one without: drop the labels of the first."
-            )
+            raise ValueError("A histogram with labels can't be added to one without: drop the labels of the first.")
         values, position = np.unique(np.concatenate([self.values, other.values]), return_inverse=True)
         counts = _summed(position, np.concatenate([self.counts, other.counts]), len(values))
         if self.positives is None or other.positives is None:
@@ -193,9 +191,7 @@ class ScoreCalibration:
         return cls(np.array(read["scores"]), np.array(read["probabilities"]), int(read["rows"]))
 
 
-def expected_metrics(
-    histogram: ScoreHistogram | ColumnProfile, calibration: ScoreCalibration, cut: float
-) -> Metrics:
+def expected_metrics(histogram: ScoreHistogram | ColumnProfile, calibration: ScoreCalibration, cut: float) -> Metrics:
     """CBPE: the metrics that the scores let expect, from the expected confusion matrix at `score >= cut`.
 
     Of the rows with score s, calibration(s) are expected to be positive. F1, precision and recall are those

@@ -153,20 +153,14 @@ def project_url_path(model: str) -> str:
     return f"/projects/{_project_id(model)}"
 
 
-def _incomparable(
-    reference: pd.DataFrame, current: pd.DataFrame, kinds: Mapping[str, Kind]
-) -> dict[str, str]:
+def _incomparable(reference: pd.DataFrame, current: pd.DataFrame, kinds: Mapping[str, Kind]) -> dict[str, str]:
     reasons = {}
     for name, kind in kinds.items():
-        absent = [
-            side for side, frame in (("reference", reference), ("current", current)) if name not in frame
-        ]
+        absent = [side for side, frame in (("reference", reference), ("current", current)) if name not in frame]
         if len(absent) == 2:
             reasons[name] = "in neither of the two samples"
         elif absent:
-            reasons[name] = (
-                "new: not in the reference" if absent == ["reference"] else "vanished: not in this period"
-            )
+            reasons[name] = "new: not in the reference" if absent == ["reference"] else "vanished: not in this period"
         else:
             sides = {"the reference": reference[name], "this period": current[name]}
             problems = [f"{problem} in {side}" for side, v in sides.items() if (problem := _problem(v, kind))]
@@ -271,9 +265,7 @@ def _containers() -> tuple[type[Any], type[Any]]:
     class DriftTable(DataDriftPreset):  # type: ignore[misc,unused-ignore]
         def render(self, context: Any, child_widgets: Any = None) -> list[Any]:
             widgets = super().render(context, child_widgets)
-            return [
-                w for w in widgets if not str(w.params.get("counters", "")).count("Dataset drift detection")
-            ]
+            return [w for w in widgets if not str(w.params.get("counters", "")).count("Dataset drift detection")]
 
     return PeriodHeader, DriftTable
 
@@ -349,9 +341,7 @@ def _run_path(workspace: Path, model: str, period: str) -> Path:
     return workspace / str(project) / "snapshots" / f"{uuid.uuid5(project, period)}.json"
 
 
-def _add_run(
-    workspace: Path, model: str, period: str, snapshot: Any, score_column: str | None
-) -> tuple[str, str]:
+def _add_run(workspace: Path, model: str, period: str, snapshot: Any, score_column: str | None) -> tuple[str, str]:
     """Write the model's project, its dashboard and the run, each as one file that appears whole.
 
     Everything is written beside the workspace first and then renamed into it: a running `evidently ui`
@@ -395,9 +385,7 @@ def _dashboard(project: uuid.UUID, score_column: str | None) -> Any:
     from evidently.sdk.panels import counter_panel, line_plot_panel
 
     def drifted(value_type: Literal["count", "share"], legend: str) -> list[Any]:
-        return [
-            PanelMetric(legend=legend, metric="DriftedColumnsCount", metric_labels={"value_type": value_type})
-        ]
+        return [PanelMetric(legend=legend, metric="DriftedColumnsCount", metric_labels={"value_type": value_type})]
 
     def drift(legend: str, **labels: str) -> list[Any]:
         return [PanelMetric(legend=legend, metric="ValueDrift", metric_labels=labels)]
@@ -410,9 +398,7 @@ def _dashboard(project: uuid.UUID, score_column: str | None) -> Any:
     ]
     if score_column is not None:
         panels.append(
-            line_plot_panel(
-                "Drift of the champion's scores", drift("{{column}}", column=score_column), size="full"
-            )
+            line_plot_panel("Drift of the champion's scores", drift("{{column}}", column=score_column), size="full")
         )
     panels.append(
         line_plot_panel(

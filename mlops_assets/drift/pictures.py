@@ -216,9 +216,7 @@ def _overlaid(axes: Axes, reference: Counts, current: Counts, *, probabilities: 
             alpha=0.55 if filled else 0.13,
             label=label if filled else None,
         )
-        axes.stairs(
-            shares, edges, color=colour, linewidth=1.0 if filled else 2.0, label=None if filled else label
-        )
+        axes.stairs(shares, edges, color=colour, linewidth=1.0 if filled else 2.0, label=None if filled else label)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(_axis_percent())

@@ -134,9 +134,7 @@ class DayCounts:
         """The column's counts summed over all days."""
         filled = self.code != NULL
         counts = _sum_by(self.code[filled], self.count[filled], len(self.values))
-        return ColumnProfile(
-            name, self.kind, self.values, counts, int(self.count[~filled].sum()), self.digits
-        )
+        return ColumnProfile(name, self.kind, self.values, counts, int(self.count[~filled].sum()), self.digits)
 
     def where(self, mask: np.ndarray) -> DayCounts:
         """The entries that `mask` (bool, one per entry) keeps; values that no entry uses are dropped."""
@@ -152,9 +150,7 @@ class DayCounts:
         """The same counts with values rounded to `digits` significant digits."""
         if self.digits is not None and self.digits <= digits:
             return self
-        return _day_counts(
-            self.kind, self.day, significant(self.values, digits), self.code, self.count, digits
-        )
+        return _day_counts(self.kind, self.day, significant(self.values, digits), self.code, self.count, digits)
 
     def rows_by_day(self) -> tuple[np.ndarray, np.ndarray]:
         """Sorted day numbers and the rows of each."""
@@ -211,9 +207,7 @@ def _day_counts(
 
 def _no_entries(kind: Kind) -> DayCounts:
     values = np.empty(0, dtype=np.float64 if kind == "numeric" else object)
-    return DayCounts(
-        kind, values, np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64), digits=None
-    )
+    return DayCounts(kind, values, np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64), digits=None)
 
 
 class Profile:
@@ -279,9 +273,7 @@ class Profile:
 
     def __add__(self, other: Profile) -> Profile:
         names = list(dict.fromkeys([*self._columns, *other._columns]))
-        return Profile(
-            {name: _add(name, self._or_nulls(name, other), other._or_nulls(name, self)) for name in names}
-        )
+        return Profile({name: _add(name, self._or_nulls(name, other), other._or_nulls(name, self)) for name in names})
 
     def _or_nulls(self, name: str, other: Profile) -> DayCounts:
         if name in self._columns:
@@ -290,9 +282,7 @@ class Profile:
         if not self._columns:
             return missing
         days, rows = _first(self._columns).rows_by_day()
-        return replace(
-            missing, day=days.astype(np.int32), code=np.full(len(days), NULL, np.int32), count=rows
-        )
+        return replace(missing, day=days.astype(np.int32), code=np.full(len(days), NULL, np.int32), count=rows)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Profile):
@@ -504,9 +494,7 @@ def _count(
     if digits is not None:
         found = significant(found, digits)
     entries = _day_counts(kind, days, found, code, counted["rows"].to_numpy(), digits)
-    return (
-        entries.coarser(3) if quantise_above is not None and len(entries.values) > quantise_above else entries
-    )
+    return entries.coarser(3) if quantise_above is not None and len(entries.values) > quantise_above else entries
 
 
 def _significant_sql(value: str, digits: int) -> str:

@@ -71,9 +71,7 @@ class DriftThresholds(BaseModel):
 
     warning: float = Field(default=0.1, gt=0, description="PSI from which a column is at warning.")
     severe: float = Field(default=0.25, gt=0, description="PSI from which a column is severe.")
-    share: float = Field(
-        default=0.1, gt=0, le=1, description="Share of severe columns that makes a period severe."
-    )
+    share: float = Field(default=0.1, gt=0, le=1, description="Share of severe columns that makes a period severe.")
     important_share: float = Field(
         default=0.2, gt=0, le=1, description="Share of the importances in severe columns that does so."
     )
@@ -315,9 +313,7 @@ def _rows_of(column: ColumnDrift) -> list[dict[str, Any]]:
     ]
     if column.evidently:
         said = f"{column.evidently.display_name}: {'drifted' if column.evidently.drifted else 'not drifted'}"
-        rows.append(
-            row("evidently", column.evidently.value, threshold=column.evidently.threshold, direction=said)
-        )
+        rows.append(row("evidently", column.evidently.value, threshold=column.evidently.threshold, direction=said))
     if column.novelty:
         rows.append(
             row(
@@ -369,9 +365,7 @@ def compare(
     if not reference.rows:
         return DriftReport.none("the reference has no rows, nothing to compare with")
     if not current.rows:
-        return DriftReport(
-            "none", ["the period has no rows"], reference_rows=reference.rows, thresholds=thresholds
-        )
+        return DriftReport("none", ["the period has no rows"], reference_rows=reference.rows, thresholds=thresholds)
     names = list(dict.fromkeys([*kinds, *reference.columns, *current.columns]))
     shares = _normalised(importances)
     columns = [_column_drift(n, kinds, reference, current, thresholds, shares) for n in names]
@@ -514,9 +508,7 @@ def _notes(old: ColumnProfile, new: ColumnProfile, unseen: Unseen | None) -> lis
     return notes
 
 
-def _score_drift(
-    reference: ColumnProfile, current: ColumnProfile, thresholds: DriftThresholds
-) -> ColumnDrift | None:
+def _score_drift(reference: ColumnProfile, current: ColumnProfile, thresholds: DriftThresholds) -> ColumnDrift | None:
     if not reference.rows or not current.rows:
         return None
     limits = (thresholds.warning, thresholds.severe)
@@ -535,9 +527,7 @@ def _with_since(
     both = set(reference.columns) & set(current.columns)
     suspects = [c for c in columns if c.verdict in ("severe", "warning") and c.name in both]
     limits = {
-        c.name: thresholds.limits(c.name)[1]
-        for c in suspects
-        if current.kinds[c.name] == reference.kinds[c.name]
+        c.name: thresholds.limits(c.name)[1] for c in suspects if current.kinds[c.name] == reference.kinds[c.name]
     }
     breaks = column_breaks(reference, current, limits, first_day=first_day, last_day=last_day)
     dated = []
@@ -562,8 +552,7 @@ def _why_severe(
     why = []
     if severe and severe_share >= thresholds.share:
         why.append(
-            f"{len(severe)} of {number} columns are severe "
-            f"({percent(severe_share)} ≥ {percent(thresholds.share)})"
+            f"{len(severe)} of {number} columns are severe ({percent(severe_share)} ≥ {percent(thresholds.share)})"
         )
     if severe and important is not None and important >= thresholds.important_share:
         why.append(

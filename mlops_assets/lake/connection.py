@@ -30,8 +30,7 @@ def connect(
     """Open an in-memory DuckDB with a schema per model and a view per table, `period` first.
 
     The memory limit is taken from MLOPS_DUCKDB_MEMORY (default 1GB); what doesn't fit spills to the system's
-    temporary folder. Views cover partitions that are written later; tables that are new since then need a new
-    connection.
+    temporary folder. The views show the lake as it is now; `refresh_views` brings an open connection up to date.
 
     Args:
         read_views: False leaves the views out, for work that names its partitions by `Lake.scan`.
@@ -44,22 +43,24 @@ def connect(
     try:
         con = duckdb.connect(config={"memory_limit": memory, "temp_directory": str(spill)})
     except duckdb.ParserException as error:
-        raise ValueError(
-            f"{MEMORY_VARIABLE}={memory!r} is no amount of memory; expected e.g. '1GB'"
-        ) from error
+        raise ValueError(f"{MEMORY_VARIABLE}={memory!r} is no amount of memory; expected e.g. '1GB'") from error
     lake.attach(con)
     if read_views:
-        for model in lake.models():
-            con.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(model)}")
-            for table in lake.tables(model):
-                # Without `*` twice, because `period` is last in a scan and people look for it first.
-                con.execute(
-                    f"CREATE VIEW {identifier(model)}.{identifier(view_name(table))} AS "
-                    f"SELECT period, * EXCLUDE (period) FROM {lake.scan(model, table)}"
-                )
+        refresh_views(con, lake)
     for name, content in (views or {}).items():
         add_view(con, name, content)
     return con
+
+
+def refresh_views(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Let the views of a connection show the lake as it is now."""
+    for model in lake.models():
+        con.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(model)}")
+        for table in lake.tables(model):
+            con.execute(
+                f"CREATE OR REPLACE VIEW {identifier(model)}.{identifier(view_name(table))} AS "
+                f"SELECT period, * EXCLUDE (period) FROM {lake.scan(model, table)}"
+            )
 
 
 def view_name(table: str) -> str:
@@ -82,12 +83,11 @@ def add_view(con: duckdb.DuckDBPyConnection, name: str, content: str | pa.Table)
     con.unregister("_added")
 
 
-def query_batches(
-    con: duckdb.DuckDBPyConnection, sql: str, rows: int = ROW_GROUP_ROWS
-) -> pa.RecordBatchReader:
+def query_batches(con: duckdb.DuckDBPyConnection, sql: str, rows: int = ROW_GROUP_ROWS) -> pa.RecordBatchReader:
     """The result of a query as a stream of record batches of up to `rows` rows.
 
-    The stream has its own cursor, so `con` stays free for other queries while it is read. Only what the query
-    itself has to hold (a sort, a join) is in memory.
+    Only what the query itself has to hold (a sort, a join) is in memory. Until the stream is read to its end or
+    dropped, DuckDB refuses other queries on `con`; pass `con.cursor()` to keep it free, but a cursor doesn't see
+    the temporary views, variables and registered tables of `con`.
     """
-    return con.cursor().sql(sql).to_arrow_reader(rows)
+    return con.sql(sql).to_arrow_reader(rows)

@@ -73,9 +73,7 @@ with warnings.catch_warnings():
         schema: dict[str, str] = Field(  # type: ignore[assignment]
             description="The columns that are read, in this order, each with its DuckDB type."
         )
-        time_column: str | None = Field(
-            default=None, description="When the record happened; picks its period."
-        )
+        time_column: str | None = Field(default=None, description="When the record happened; picks its period.")
         keys: list[str] = Field(
             default=[], description="Columns that identify a record. Default: the row's number in the source."
         )
@@ -98,14 +96,10 @@ with warnings.catch_warnings():
             ):
                 for name in names:
                     if name not in self.schema:
-                        raise ValueError(
-                            f"{role} {name!r} is not in schema" + _did_you_mean(name, self.schema)
-                        )
+                        raise ValueError(f"{role} {name!r} is not in schema" + _did_you_mean(name, self.schema))
             if self.time_column and not re.match(r"(?i)timestamp|date", self.schema[self.time_column]):
                 found = self.schema[self.time_column]
-                raise ValueError(
-                    f"time_column {self.time_column!r} is declared {found}; expected DATE or TIMESTAMP"
-                )
+                raise ValueError(f"time_column {self.time_column!r} is declared {found}; expected DATE or TIMESTAMP")
             if not self.per_period and not self.time_column:
                 raise ValueError(
                     f"path {self.path!r} holds all periods, so time_column has to say which row is in which; "
@@ -117,7 +111,7 @@ with warnings.catch_warnings():
                 parts = PurePosixPath(self.path)
                 if parts.is_absolute() or ".." in parts.parts:
                     raise ValueError(f"path {self.path!r} has to lie below the data folder, or be a URL")
-            if self.csv and self.kind_of_file != "csv":
+            if self.kind_of_file != "csv" and self.csv:
                 raise ValueError("csv options are given, but the format is parquet")
             return self
 
@@ -136,9 +130,7 @@ with warnings.catch_warnings():
                 return "parquet"
             if name.endswith((".csv", ".csv.gz", ".tsv", ".txt", ".csv.zst")):
                 return "csv"
-            raise ValueError(
-                f"can't tell the format of {self.path!r} by its ending; set format: parquet or csv"
-            )
+            raise ValueError(f"can't tell the format of {self.path!r} by its ending; set format: parquet or csv")
 
 
 @dataclass(frozen=True)
@@ -241,9 +233,7 @@ def locate(source: Source, period: str, data_dir: Path, downloads: Path) -> Loca
     return Located(downloaded, url)
 
 
-def read(
-    source: Source, located: Located, period: str, calendar: Calendar, con: duckdb.DuckDBPyConnection
-) -> Reading:
+def read(source: Source, located: Located, period: str, calendar: Calendar, con: duckdb.DuckDBPyConnection) -> Reading:
     """The rows of a period as a stream, cast to the declared schema, with every problem that the file shows.
 
     The file is looked through first (types, values that don't fit, times, copies), then streamed: memory
@@ -251,14 +241,21 @@ def read(
     """
     import duckdb
 
-    con = con.cursor()
+    # What a damaged page raises is a plain duckdb.Error, so it is told by what it is not.
+    not_the_file = (
+        *(duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException),
+        *(duckdb.OutOfMemoryException, duckdb.InterruptException, duckdb.InternalException),
+    )
+    con = con.cursor()  # the stream stays open, and `con` free
     size, sha256 = located.path.stat().st_size, _sha256(located.path)
     try:
         scan = _open(source, located.path, con)
         if isinstance(scan, Problem):
             return _no_rows(source, sha256, size, scan)
         return _read_open(source, scan, period, calendar, con, sha256, size)
-    except (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException) as error:
+    except duckdb.Error as error:
+        if isinstance(error, not_the_file):
+            raise
         return _no_rows(source, sha256, size, _unreadable(source, located.path, error))
 
 
@@ -287,9 +284,7 @@ def _download(url: str, target: Path, looked: str) -> None:
             requests.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as answer,
         ):
             if not answer.ok:
-                raise NoData(
-                    f"{looked}, and {url} answered {answer.status_code} {answer.reason}; {what_to_do}"
-                )
+                raise NoData(f"{looked}, and {url} answered {answer.status_code} {answer.reason}; {what_to_do}")
             with temporary.open("wb") as file:
                 for chunk in answer.iter_content(1 << 20):
                     file.write(chunk)
@@ -398,9 +393,7 @@ def _unreadable(source: Source, path: Path, error: Exception) -> Problem:
         fix = "Set the source's csv options (delim, quote, encoding, …) to what the file has."
         if re.search(r"(?i)unicode|utf-?8|encod", said):
             fix = "The file is not UTF-8: set csv: {encoding: latin-1}, or convert it."
-    return Problem(
-        "unreadable", None, f"{path.name}: {said}", f"a readable {source.kind_of_file} file", fix=fix
-    )
+    return Problem("unreadable", None, f"{path.name}: {said}", f"a readable {source.kind_of_file} file", fix=fix)
 
 
 def _no_rows(source: Source, sha256: str, size: int, problem: Problem) -> Reading:
@@ -443,17 +436,13 @@ def _read_open(
     casts = [_cast(name, kinds[name], names[name], scan.types, castable) for name in source.schema]
     by_name = {cast.name: cast for cast in casts}
     when = by_name[source.time_column].value if source.time_column else None
-    start, end = (
-        f"TIMESTAMP '{moment:%Y-%m-%d}'" for moment in (calendar.start(period), calendar.end(period))
-    )
+    start, end = (f"TIMESTAMP '{moment:%Y-%m-%d}'" for moment in (calendar.start(period), calendar.end(period)))
     inside = f"{when}::TIMESTAMP >= {start} AND {when}::TIMESTAMP < {end}" if when else None
     # A file of all periods gives the period's rows; a period's file gives all its rows, and says what is odd.
     where = "" if source.per_period else f" WHERE {inside}"
 
     extra = tuple(name for name in scan.types if name not in set(names.values()))
-    problems = [
-        _missing_column(cast.name, cast.kind, extra, scan.types) for cast in casts if cast.source_name is None
-    ]
+    problems = [_missing_column(cast.name, cast.kind, extra, scan.types) for cast in casts if cast.source_name is None]
     facts = _look(scan, where, casts, when, inside, con)
     problems += _misfits(scan, where, casts, facts, con)
     known_keys = [by_name[key].value for key in source.keys if by_name[key].source_name]
@@ -502,9 +491,7 @@ def _match_names(schema: dict[str, str], found: dict[str, str]) -> dict[str, str
 def _canonical_types(schema: dict[str, str], con: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """The declared types as DuckDB spells them: `int` and `INTEGER` are the same."""
     columns = ", ".join(f"NULL::{kind} AS {identifier(name)}" for name, kind in schema.items())
-    return dict(
-        zip(schema, (row[1] for row in con.sql(f"DESCRIBE SELECT {columns}").fetchall()), strict=True)
-    )
+    return dict(zip(schema, (row[1] for row in con.sql(f"DESCRIBE SELECT {columns}").fetchall()), strict=True))
 
 
 def _castable(source_kind: str, kind: str, con: duckdb.DuckDBPyConnection) -> bool:
@@ -536,17 +523,13 @@ def _cast(
     if source_kind in _FLOATS:
         raw = f"nullif({raw}, 'NaN'::{source_kind})"
     value = raw if source_kind == kind else f"TRY_CAST({raw} AS {kind})"
-    cast.value = (
-        f"nullif({value}, 'NaN'::{kind})" if kind in _FLOATS and source_kind not in _FLOATS else value
-    )
+    cast.value = f"nullif({value}, 'NaN'::{kind})" if kind in _FLOATS and source_kind not in _FLOATS else value
     if source_kind == kind or _only_widens(source_kind, kind):
         return cast
     cast.misfit = f"{raw} IS NOT NULL AND {value} IS NULL"
     if kind in _INTEGERS and source_kind not in _INTEGERS:
         # DuckDB rounds 1.5 to 2, which would turn one category into another without a word.
-        cast.misfit = (
-            f"{raw} IS NOT NULL AND ({value} IS NULL OR TRY_CAST({raw} AS DOUBLE) <> {value}::DOUBLE)"
-        )
+        cast.misfit = f"{raw} IS NOT NULL AND ({value} IS NULL OR TRY_CAST({raw} AS DOUBLE) <> {value}::DOUBLE)"
     if kind in _FLOATS and source_kind == "VARCHAR":
         # An amount that doesn't fit becomes infinite in the cast, not NULL.
         cast.misfit = f"{raw} IS NOT NULL AND ({value} IS NULL OR isinf({value}))"
@@ -576,9 +559,7 @@ def _look(
             "first": f"min({when}::TIMESTAMP)",
             "last": f"max({when}::TIMESTAMP)",
         }
-    wanted |= {
-        f"misfit {n}": f"count(*) FILTER ({cast.misfit})" for n, cast in enumerate(casts) if cast.misfit
-    }
+    wanted |= {f"misfit {n}": f"count(*) FILTER ({cast.misfit})" for n, cast in enumerate(casts) if cast.misfit}
     if list(wanted) == ["rows"] and scan.rows is not None and not where:
         return {"rows": scan.rows}
     columns = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in wanted.items())
@@ -600,9 +581,7 @@ def _misfits(
             continue
         condition = f"{where} AND ({cast.misfit})" if where else f" WHERE {cast.misfit}"
         raw = identifier(cast.source_name or "")
-        examples = con.sql(
-            f"SELECT DISTINCT {raw}::VARCHAR FROM {scan.sql}{condition} LIMIT {EXAMPLES}"
-        ).fetchall()
+        examples = con.sql(f"SELECT DISTINCT {raw}::VARCHAR FROM {scan.sql}{condition} LIMIT {EXAMPLES}").fetchall()
         shown = tuple(str(value)[:80] for (value,) in examples)
         all_wrong = cast.value.startswith("NULL::")
         problems.append(
@@ -619,9 +598,7 @@ def _misfits(
     return problems
 
 
-def _copies(
-    scan: _Scan, where: str, keys: Sequence[str], rows: int, con: duckdb.DuckDBPyConnection
-) -> tuple[int, int]:
+def _copies(scan: _Scan, where: str, keys: Sequence[str], rows: int, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     """How many rows repeat an earlier row, and how many repeat an earlier key.
 
     Rows are compared by 64-bit hashes, 8 bytes a row instead of the row. Copies share their hash, so rows

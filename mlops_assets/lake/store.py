@@ -3,7 +3,12 @@
     <lake>/<model>/<table>/period=<period>/data.parquet
 
 A file appears whole or not at all, so any number of processes write and read at the same time without a
-lock; when two write the same partition, the later one stays. A partition without rows still has its table's
+lock; when two write the same partition, the later one stays. In a local lake `data.parquet` is a link to a file
+that is never changed (`.<version>.parquet`), because DuckDB opens a file twice, to plan a query and to run it:
+when another file takes its place in between, it mixes both. A replaced version stays for an hour, for the
+queries that still read it. In a remote lake the object is replaced; a query that is reading it then may fail.
+
+A partition without rows still has its table's
 columns, and the reason why it is empty. Facts about a partition (row count, digest, reason, the writer's own)
 are in the file's footer, so no second store can disagree with the data.
 
@@ -13,7 +18,6 @@ Here: files and their footers. Queries over them are `lake.connection`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import hashlib
 import json
@@ -41,7 +45,7 @@ UNPARTITIONED = "all"  # the period of a table that has no periods
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PERIOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FILE = "data.parquet"
-_ABANDONED_AFTER_SECONDS = 3600
+_UNUSED_AFTER_SECONDS = 3600
 
 
 class MissingPartition(LookupError):
@@ -138,15 +142,14 @@ class Lake:
         facts = _json_facts(facts)
         batches = _whole_row_groups(_without_period(data, period))
         if self._fs is None:
-            folder = Path(url).parent
-            folder.mkdir(parents=True, exist_ok=True)
-            _sweep_abandoned(folder)
-            temporary = folder / f".{uuid.uuid4().hex}.tmp"
-            with _removed_on_failure(temporary):
-                rows, digest = _write_parquet(temporary, batches, reason, facts)
-                _flush_to_disk(temporary)
-                size = temporary.stat().st_size
-                os.replace(temporary, url)  # noqa: PTH105 - the atomic step deserves its plain name
+            current = Path(url)
+            current.parent.mkdir(parents=True, exist_ok=True)
+            version = current.with_name(f".{uuid.uuid4().hex}.parquet")
+            with _removed_on_failure(version):
+                rows, digest = _write_parquet(version, batches, reason, facts)
+                size = version.stat().st_size
+                _put_in_force(version, current)
+            _sweep_unused(current.parent.parent)
         else:
             with tempfile.TemporaryDirectory(prefix="mlops_assets_") as folder_name:
                 local = Path(folder_name) / _FILE
@@ -216,9 +219,9 @@ class Lake:
     def scan(self, model: str, table: str, periods: Iterable[str] | None = None) -> str:
         """A SQL table expression over a table's rows, for use after FROM on an attached connection.
 
-        It has a `period` column (VARCHAR) besides the table's own. Without `periods` it covers the whole
-        table, also the partitions that are written after this call. Columns are united by name: a column that
-        an older partition doesn't have is NULL there.
+        It has a `period` column (VARCHAR) besides the table's own. Columns are united by name: a column that
+        an older partition doesn't have is NULL there. The expression names the files that are in force now:
+        it keeps giving the same rows while partitions are replaced, for an hour, and then has to be made anew.
 
         Raises:
             MissingPartition: a period, or with none given the whole table, is not there.
@@ -228,12 +231,8 @@ class Lake:
         missing = [period for period in wanted if period not in set(known)]
         if missing or not wanted:
             raise MissingPartition(self._nothing_there(model, table, missing))
-        # DuckDB takes every path as a glob, so the fixed part has to be escaped also when it has no wildcard.
-        paths = (
-            [f"{glob.escape(self._folder(model, table))}/period=*/{_FILE}"]
-            if periods is None
-            else [glob.escape(self._path(model, table, period)) for period in wanted]
-        )
+        # DuckDB takes every path as a glob, so it has to be escaped.
+        paths = [glob.escape(self._in_force(self._path(model, table, period))) for period in wanted]
         files = ", ".join(quoted(self._public(path)) for path in paths)
         if wanted == [UNPARTITIONED] and self._has_own_period(model, table):
             # DuckDB would show the folder's name in place of the file's column.
@@ -271,6 +270,10 @@ class Lake:
         if not _PERIOD.fullmatch(period):
             raise ValueError(f"{period!r} can't name a period; expected e.g. '2021-03' or '2014-01-06'")
         return f"{self._folder(model, table)}/period={period}/{_FILE}"
+
+    def _in_force(self, path: str) -> str:
+        """The file that a partition's path leads to now."""
+        return path if self._fs is not None else os.path.realpath(path)
 
     def _public(self, path: str) -> str:
         return path if self._fs is None else str(self._fs.unstrip_protocol(path))
@@ -332,9 +335,7 @@ def identifier(name: str) -> str:
 
 def _name(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} can't name a {what}; expected letters, digits and underscores, no digit first"
-        )
+        raise ValueError(f"{name!r} can't name a {what}; expected letters, digits and underscores, no digit first")
     return name
 
 
@@ -364,9 +365,7 @@ def _without_period(data: pa.RecordBatchReader | pa.Table, period: str) -> pa.Re
         raise ValueError("the data has no columns; an empty partition still has its table's columns")
     if "period" not in names or period == UNPARTITIONED:
         schema = reader.schema.remove_metadata()
-        return pa.RecordBatchReader.from_batches(
-            schema, (batch.replace_schema_metadata(None) for batch in reader)
-        )
+        return pa.RecordBatchReader.from_batches(schema, (batch.replace_schema_metadata(None) for batch in reader))
     kept = [name for name in names if name != "period"]
     if not kept:
         raise ValueError("the data has no column besides `period`, which the partition's path already says")
@@ -453,17 +452,28 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
         raise
 
 
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file:
+def _put_in_force(version: Path, current: Path) -> None:
+    """Let the partition's path lead to another version, in one step."""
+    with version.open("rb") as file:
         os.fsync(file.fileno())
+    replaced = Path(os.path.realpath(current))
+    link = current.with_name(f".{uuid.uuid4().hex}.tmp")
+    with _removed_on_failure(link):
+        link.symlink_to(version.name)
+        os.replace(link, current)  # noqa: PTH105 - the atomic step deserves its plain name
+    with contextlib.suppress(FileNotFoundError):  # the first version, or one that another writer has swept
+        os.utime(replaced) if replaced != current else None
 
 
-def _sweep_abandoned(folder: Path) -> None:
-    """Remove what killed writers left. A living writer's file is younger: it grows while it writes."""
-    for leftover in folder.glob(".*.tmp"):
+def _sweep_unused(table: Path) -> None:
+    """Remove the versions of a table that were replaced, or left by a killed writer, an hour ago or earlier.
+
+    Their time of change says when: a replaced version is touched, and one that is being written grows.
+    """
+    for path in [*table.glob("period=*/.*.parquet"), *table.glob("period=*/.*.tmp")]:
         try:
-            if time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER_SECONDS:
-                leftover.unlink()
-        except OSError as error:
-            if error.errno != errno.ENOENT:  # another writer swept it first
-                raise
+            unused = time.time() - path.lstat().st_mtime > _UNUSED_AFTER_SECONDS
+            if unused and path != Path(os.path.realpath(path.with_name(_FILE))):
+                path.unlink()
+        except FileNotFoundError:  # another writer swept it first
+            continue

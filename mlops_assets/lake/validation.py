@@ -72,14 +72,14 @@ def validate(
         sql: a SELECT statement whose columns include those of `columns` and `keys`.
         keys: the columns that identify a row.
     """
-    types = {name: str(kind) for name, kind, *_ in con.cursor().sql(f"DESCRIBE {sql}").fetchall()}
+    types = {name: str(kind) for name, kind, *_ in con.sql(f"DESCRIBE {sql}").fetchall()}
     lost = [key for key in keys if key not in types]
     if lost:
         raise ValueError(f"the query has no key column {', '.join(lost)}; it has {', '.join(types)}")
     judged = {name: column for name, column in columns.items() if name in types}
     usable = {name: column for name, column in judged.items() if not _wrong_type(column, types[name])}
     schema = _schema(usable, types)
-    wanted = ", ".join(identifier(name) for name in dict.fromkeys([*keys, *schema.columns]))
+    wanted = ", ".join(_selected(name, types) for name in dict.fromkeys([*keys, *schema.columns]))
     key_hash = f"hash({', '.join(map(identifier, keys))}) AS {_KEY_HASH}"
     counts: dict[tuple[str, str], int] = {}
     examples: dict[tuple[str, str], list[str]] = {}
@@ -112,7 +112,17 @@ def validate(
 
 
 def _wrong_type(column: Column, kind: str) -> bool:
-    return column.kind == "numeric" and kind not in _NUMBERS
+    return column.kind == "numeric" and kind not in _NUMBERS and not _is_wide(kind)
+
+
+def _is_wide(kind: str) -> bool:
+    # What DuckDB gives for literals like 1.0 and for sum(): numbers, but objects for numpy.
+    return kind in {"HUGEINT", "UHUGEINT"} or kind.startswith("DECIMAL")
+
+
+def _selected(name: str, types: Mapping[str, str]) -> str:
+    column = identifier(name)
+    return f"{column}::DOUBLE AS {column}" if _is_wide(types[name]) else column
 
 
 def _unusable(columns: Mapping[str, Column], types: Mapping[str, str], rows: int) -> list[Violation]:
@@ -121,10 +131,7 @@ def _unusable(columns: Mapping[str, Column], types: Mapping[str, str], rows: int
         if name not in types:
             found.append(Violation(name, "present", rows, 1.0, 0.0))
         elif _wrong_type(column, types[name]):
-            # HUGEINT (what sum() of integers gives) and DECIMAL reach numpy as objects: no model takes them.
-            rule = (
-                f"type number, found {types[name]} (cast it to BIGINT or DOUBLE, or declare it categorical)"
-            )
+            rule = f"type number, found {types[name]} (cast it to BIGINT or DOUBLE, or declare it categorical)"
             found.append(Violation(name, rule, rows, 1.0, 0.0))
     return found
 
@@ -162,9 +169,7 @@ def _checks(column: Column, kind: str) -> list[pandera.Check]:
     if kind in {"FLOAT", "DOUBLE"}:
         checks.append(pandera.Check(lambda values: ~np.isinf(values), name="finite", n_failure_cases=1))
     if not column.nullable:
-        checks.append(
-            pandera.Check(lambda values: values.notna(), name="not null", ignore_na=False, n_failure_cases=1)
-        )
+        checks.append(pandera.Check(lambda values: values.notna(), name="not null", ignore_na=False, n_failure_cases=1))
     return checks
 
 
@@ -192,9 +197,7 @@ def _broken(schema: pandera.DataFrameSchema, batch: pa.RecordBatch) -> Iterator[
             yield str(error.schema.name), str(error.check.name), ~passed.to_numpy(dtype=bool)
 
 
-def _examples(
-    batch: pa.RecordBatch, broken: np.ndarray, column: str, keys: Sequence[str], wanted: int
-) -> list[str]:
+def _examples(batch: pa.RecordBatch, broken: np.ndarray, column: str, keys: Sequence[str], wanted: int) -> list[str]:
     names = batch.schema.names
 
     def value(name: str, row: int) -> Any:
@@ -217,10 +220,6 @@ def _repeated_keys(
         return []
     listed = ", ".join(map(identifier, keys))
     few = ", ".join(str(value) for value in np.unique(again)[:EXAMPLES].tolist())
-    query = (
-        f"SELECT {listed}, count(*) FROM ({sql}) WHERE hash({listed}) IN ({few}) GROUP BY ALL ORDER BY ALL"
-    )
-    examples = tuple(
-        f"{', '.join(map(str, found[:-1]))}: {found[-1]} rows" for found in con.cursor().sql(query).fetchall()
-    )
+    query = f"SELECT {listed}, count(*) FROM ({sql}) WHERE hash({listed}) IN ({few}) GROUP BY ALL ORDER BY ALL"
+    examples = tuple(f"{', '.join(map(str, found[:-1]))}: {found[-1]} rows" for found in con.sql(query).fetchall())
     return [Violation(", ".join(keys), "unique", len(again), len(again) / rows, 0.0, examples)]

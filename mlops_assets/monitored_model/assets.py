@@ -54,9 +54,7 @@ class AssetDeclaration:
 
 
 TRIALS_CONFIG = {
-    "trials": dg.Field(
-        int, is_required=False, description="Trials of the search, instead of the declaration's."
-    )
+    "trials": dg.Field(int, is_required=False, description="Trials of the search, instead of the declaration's.")
 }
 
 
@@ -72,12 +70,8 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
             kinds=frozenset({"parquet", "duckdb", "bronze"}),
             depends_on={},
             checks=[
-                CheckDeclaration(
-                    "source_schema", "The source is readable, has every declared column and their types."
-                ),
-                CheckDeclaration(
-                    "volume", "There are rows, about as many as in earlier periods, and they are new."
-                ),
+                CheckDeclaration("source_schema", "The source is readable, has every declared column and their types."),
+                CheckDeclaration("volume", "There are rows, about as many as in earlier periods, and they are new."),
                 CheckDeclaration("in_period", "The rows belong to this period. Flags, drops nothing."),
             ],
         ),
@@ -88,34 +82,28 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
             kinds=frozenset({"parquet", "duckdb", "sql", "silver"}),
             depends_on={spec.raw_table: (-spec.history, 0)},
             checks=[
-                CheckDeclaration(
-                    "feature_schema", "Types, ranges and missing values are as declared (pandera)."
-                ),
-                CheckDeclaration(
-                    "completeness", "Enough records reach the features, with their values and target."
-                ),
+                CheckDeclaration("feature_schema", "Types, ranges and missing values are as declared (pandera)."),
+                CheckDeclaration("completeness", "Enough records reach the features, with their values and target."),
             ],
         ),
         AssetDeclaration(
             name="profile",
             step="ingestion.profile_of_features",
-            description="Per day and column the sorted values with their counts, and the nulls: exact, and mergeable by "
-            "adding counts. All drift is computed from profiles.",
+            description="Per day and column the sorted values with their counts, and the nulls: exact, and mergeable "
+            "by adding counts. All drift is computed from profiles.",
             kinds=frozenset({"parquet", "duckdb"}),
             depends_on={"features": (0, 0)},
         ),
         AssetDeclaration(
             name="challenger",
             step="learning.challenger",
-            description=f"The version trained in this period: searched with Optuna, chosen by {spec.metric} on validation, "
-            "logged and registered in MLflow. When the period is severely apart from its window, it is trained on the "
+            description=f"The version trained in this period: searched with Optuna, chosen by {spec.metric} on "
+            "validation, logged and registered in MLflow. When the period is severely apart from its window, it is trained on the "
             "period's own rows since the break. The same data, SQL, spec and code reuse the registered version.",
             kinds=frozenset({"mlflow", "optuna", "scikitlearn"}),
             depends_on={"features": window, "profile": window},
             checks=[
-                CheckDeclaration(
-                    "training_sane", "No row is in two splits, and the model beats the base rate on test."
-                )
+                CheckDeclaration("training_sane", "No row is in two splits, and the model beats the base rate on test.")
             ],
             uses_mlflow=True,
             config=TRIALS_CONFIG,
@@ -132,8 +120,8 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
         AssetDeclaration(
             name="predictions",
             step="watching.predictions",
-            description="Scores of the champion of the period before: a model never scores a period that it was trained, "
-            "tuned or chosen on.",
+            description="Scores of the champion of the period before: a model never scores a period that it was "
+            "trained, tuned or chosen on.",
             kinds=frozenset({"parquet", "scikitlearn"}),
             depends_on={"features": (0, 0), "champion": (-1, -1)},
         ),
@@ -145,9 +133,7 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
             kinds=frozenset({"parquet", "evidently"}),
             depends_on={"profile": (0, 0), "features": (0, 0), "predictions": (0, 0), "champion": (-1, -1)},
             checks=[
-                CheckDeclaration(
-                    "drift_within_limits", "Fails when the verdict is severe, warns when it is a warning."
-                )
+                CheckDeclaration("drift_within_limits", "Fails when the verdict is severe, warns when it is a warning.")
             ],
             uses_mlflow=True,
         ),
@@ -166,8 +152,8 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
         AssetDeclaration(
             name="served_predictions",
             step="delivery.served_predictions",
-            description=f"What consumers read: exactly one prediction for each of the period's {spec.records}, with its "
-            "source and decision, or no row and the reason.",
+            description=f"What consumers read: exactly one prediction for each of the period's {spec.records}, with "
+            "its source and decision, or no row and the reason.",
             kinds=frozenset({"parquet", "gold"}),
             depends_on={"predictions": (0, 0), "drift_report": (0, 0), "fallback_predictions": (0, 0)},
             checks=[
@@ -181,8 +167,8 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
         AssetDeclaration(
             name="performance",
             step="watching.performance",
-            description="Realised metrics of the champion's scores where outcomes are known, a label-free estimate beside "
-            "them, Fisher's exact test against the champion's test period, and the weakest segments.",
+            description="Realised metrics of the champion's scores where outcomes are known, a label-free estimate "
+            "beside them, Fisher's exact test against the champion's test period, and the weakest segments.",
             kinds=frozenset({"parquet"}),
             depends_on={
                 "features": (0, 0),
@@ -261,9 +247,7 @@ def _asset(
         config_schema=dict(declaration.config) if declaration.config else None,
     )
     def materialize(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        configured = (
-            spec.model_copy(update=context.op_execution_context.op_config) if declaration.config else spec
-        )
+        configured = spec.model_copy(update=context.op_execution_context.op_config) if declaration.config else spec
         with _workbench(context, configured, sql, uses_mlflow=declaration.uses_mlflow) as workbench:
             outcome = _load(declaration.step)(workbench, context.partition_key)
         return materialize_result(key, outcome)

@@ -6,9 +6,10 @@ the process starts in between are saved.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -30,20 +31,19 @@ class PeriodOutsideModel(ValueError):
 
 @dataclass(frozen=True)
 class PeriodRunResult:
-    """How the run of one period ended; `errors` are the first lines of what failed, by step."""
+    """How the run of one period ended, in how many seconds; `errors` is what failed, by step."""
 
     period: str
     run_id: str
     outcome: RunOutcome
+    seconds: float
     errors: dict[str, str]
 
 
 def models(definitions: dg.Definitions) -> dict[str, dg.JobDefinition]:
     """The period job of every declared model, by the model's name."""
     jobs = definitions.resolve_all_job_defs()
-    return {
-        job.tags[MODEL_TAG]: job for job in jobs if MODEL_TAG in job.tags and job.partitions_def is not None
-    }
+    return {job.tags[MODEL_TAG]: job for job in jobs if MODEL_TAG in job.tags and job.partitions_def is not None}
 
 
 def backfill(
@@ -83,9 +83,13 @@ def parse_periods(definitions: dg.Definitions, model: str, text: str) -> list[st
     Raises UnknownModel, PeriodOutsideModel, or PeriodError when the text is not a range of periods.
     """
     job = _job(definitions, model)
-    periods = Calendar(job.metadata["cadence"].value).parse_range(text)
+    periods = Calendar(_cadence(job)).parse_range(text)
     _check(job, model, periods)
     return periods
+
+
+def _cadence(job: dg.JobDefinition) -> Literal["monthly", "weekly"]:
+    return "weekly" if job.metadata["cadence"].value == "weekly" else "monthly"
 
 
 def _job(definitions: dg.Definitions, model: str) -> dg.JobDefinition:
@@ -100,7 +104,8 @@ def _check(job: dg.JobDefinition, model: str, periods: Sequence[str]) -> None:
     outside = [period for period in periods if period not in keys]
     if outside:
         raise PeriodOutsideModel(
-            f"{model} has no period {', '.join(outside)}; its periods are {keys[0]} to {keys[-1]} (defs.yaml: start, end)"
+            f"{model} has no period {', '.join(outside)}; its periods are {keys[0]} to {keys[-1]} "
+            "(start and end in defs.yaml)"
         )
 
 
@@ -110,11 +115,11 @@ def _run(
     config: dict[str, Any] = dict(QUIET)
     if trials is not None:
         config["ops"] = {f"{model}__challenger": {"config": {"trials": trials}}}
-    result = job.execute_in_process(
-        partition_key=period, instance=instance, run_config=config, raise_on_error=False
-    )
+    started = time.perf_counter()
+    result = job.execute_in_process(partition_key=period, instance=instance, run_config=config, raise_on_error=False)
     outcome = run_outcome(instance, result.run_id)
-    return PeriodRunResult(period, result.run_id, outcome, {} if outcome == "success" else _errors(result))
+    seconds = time.perf_counter() - started
+    return PeriodRunResult(period, result.run_id, outcome, seconds, {} if outcome == "success" else _errors(result))
 
 
 def _errors(result: dg.ExecuteInProcessResult) -> dict[str, str]:

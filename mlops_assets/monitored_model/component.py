@@ -44,8 +44,8 @@ class MonitoredModel(dg.Component):
         path = context.path / self.spec.features
         if not path.is_file():
             raise dg.DagsterInvalidDefinitionError(
-                f"{context.path / 'defs.yaml'}: features is {self.spec.features!r}, but there is no such file beside it; "
-                "write the query that makes the features there"
+                f"{context.path / 'defs.yaml'}: features is {self.spec.features!r}, but there is no such file beside "
+                "it; write the query that makes the features there"
             )
         sql = path.read_text()
         check_features_sql(self.spec, sql, path)
@@ -60,6 +60,6 @@ def build_definitions(spec: ModelSpec, sql: str) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         jobs=[job],
-        schedules=[build_schedule(spec, job)],
+        schedules=[build_schedule(spec, job, periods)],
         resources={mlflow_resource_key(spec.name): mlflow_period_run(spec.name)},
     )

@@ -69,9 +69,7 @@ def fallback_predictions(bench: Workbench, period: str) -> Outcome:
     if decided.state == "plan_b":
         reason = "plan B is not built in this version, so the period stays withheld"
     else:
-        reason = f"not needed: the gate is {decided.state}" + (
-            f" ({decided.reason})" if decided.reason else ""
-        )
+        reason = f"not needed: the gate is {decided.state}" + (f" ({decided.reason})" if decided.reason else "")
     partition = bench.write(FALLBACK_PREDICTIONS, period, served_schema(bench).empty_table(), reason=reason)
     return Outcome(partition, {"gate": decided.state, "decision_id": decided.decision_id})
 
@@ -112,8 +110,7 @@ def _champion_rows(bench: Workbench, period: str, schema: pa.Schema, decided: Ga
         "decision_id": f"'{decided.decision_id}'",
     }
     listed = [
-        f"{constants[name]} AS {identifier(name)}" if name in constants else identifier(name)
-        for name in schema.names
+        f"{constants[name]} AS {identifier(name)}" if name in constants else identifier(name) for name in schema.names
     ]
     return f"SELECT {', '.join(listed)} FROM {bench.scan(PREDICTIONS, [period])}"
 
@@ -135,9 +132,7 @@ def _served_complete(bench: Workbench, period: str, decided: Gate, served: int) 
         "decision_id": decided.decision_id,
     }
     if decided.state == "none":
-        return Check(
-            BORDER_CHECK, True, "There is no champion yet, so nothing is to be served.", metadata=metadata
-        )
+        return Check(BORDER_CHECK, True, "There is no champion yet, so nothing is to be served.", metadata=metadata)
     if decided.state == "champion" and served == features.rows:
         return Check(BORDER_CHECK, True, f"All {served:,} records are served.", metadata=metadata)
     text = f"Withheld: {served:,} of {features.rows:,} records are served. {decided.reason}".strip()

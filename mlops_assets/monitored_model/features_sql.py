@@ -84,9 +84,7 @@ def check_features_sql(spec: ModelSpec, sql: str, path: Path) -> None:
         if name not in found:
             close = difflib.get_close_matches(name, found, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise FeatureSqlError(
-                f"{path}: the query does not return {name!r}{hint} It returns {list(found)}"
-            )
+            raise FeatureSqlError(f"{path}: the query does not return {name!r}{hint} It returns {list(found)}")
     undeclared = [name for name in found if name not in wanted]
     if undeclared:
         raise FeatureSqlError(

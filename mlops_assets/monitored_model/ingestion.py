@@ -57,9 +57,7 @@ def raw(bench: Workbench, period: str) -> Outcome:
         "variant": reading.variant,
         "quality_failure": failure,
     }
-    partition = bench.write(
-        spec.raw_table, period, reading.reader, reason=failure if unreadable else None, facts=facts
-    )
+    partition = bench.write(spec.raw_table, period, reading.reader, reason=failure if unreadable else None, facts=facts)
     metadata: dict[str, Any] = {
         "origin": located.origin,
         "sha256": reading.sha256,
@@ -76,12 +74,8 @@ def _without_source(bench: Workbench, period: str, message: str) -> Outcome:
     spec = bench.spec
     kept = bench.find(spec.raw_table, period)
     if kept is not None and kept.rows:
-        passed = Check(
-            "volume", True, f"The source is no longer there; {kept.rows:,} rows ingested earlier are kept."
-        )
-        return Outcome(
-            kept, {"note": f"kept rows of an earlier ingestion: {message}"}, [passed, *_not_read()]
-        )
+        passed = Check("volume", True, f"The source is no longer there; {kept.rows:,} rows ingested earlier are kept.")
+        return Outcome(kept, {"note": f"kept rows of an earlier ingestion: {message}"}, [passed, *_not_read()])
     reason = f"no data: {message}"
     empty = bench.con.sql(raw_columns_sql(spec)).to_arrow_table().drop_columns(["period"])
     partition = bench.write(spec.raw_table, period, empty, reason=reason, facts={"quality_failure": reason})
@@ -169,9 +163,7 @@ def _same_rows_elsewhere(bench: Workbench, period: str, reading: Reading) -> str
 
 def _volume(bench: Workbench, period: str, rows: int, copies: int, copied_from: str | None) -> Check:
     spec = bench.spec
-    earlier = [known for known in bench.lake.periods(spec.name, spec.raw_table) if known < period][
-        -VOLUME_PERIODS:
-    ]
+    earlier = [known for known in bench.lake.periods(spec.name, spec.raw_table) if known < period][-VOLUME_PERIODS:]
     found = [bench.partition(spec.raw_table, known) for known in earlier]
     counts = [partition.rows for partition in found if partition.rows]
     usual = statistics.median(counts) if counts else None
@@ -195,7 +187,9 @@ def _volume(bench: Workbench, period: str, rows: int, copies: int, copied_from: 
         )
         return Check("volume", False, text, metadata=metadata | {"same_as": copied_from})
     if copies / rows >= COPIES_FATAL - 1e-9:
-        text = f"{copies:,} of {rows:,} rows are copies of another row; is the file's content doubled? Replace the file."
+        text = (
+            f"{copies:,} of {rows:,} rows are copies of another row; is the file's content doubled? Replace the file."
+        )
         return Check("volume", False, text, metadata=metadata | {"threshold": COPIES_FATAL})
     if copies / rows > COPIES_SUSPECT:
         text = f"{copies:,} of {rows:,} rows are copies of another row."
@@ -253,9 +247,7 @@ def _no_features(bench: Workbench, period: str, reason: str) -> Outcome:
     empty = bench.con.sql(query).to_arrow_table()
     partition = bench.write(FEATURES, period, empty, reason=reason, facts={"quality_failure": reason})
     text = f"Not looked at, there are no rows: {reason}"
-    return Outcome(
-        partition, {}, [Check("feature_schema", True, text), Check("completeness", True, text, "WARN")]
-    )
+    return Outcome(partition, {}, [Check("feature_schema", True, text), Check("completeness", True, text, "WARN")])
 
 
 def _nulls(bench: Workbench, query: str) -> tuple[int, dict[str, int]]:
@@ -292,9 +284,7 @@ def _feature_schema(violations: Sequence[Violation], rows: int) -> Check:
         what = f"{worst}. Repair the source, or widen the rule in defs.yaml if these values are real."
         return Check("feature_schema", False, what, metadata=metadata)
     kept = f", {len(listed)} rules broken within their tolerance" if listed else ""
-    return Check(
-        "feature_schema", True, f"Types, ranges and missing values are as declared{kept}.", metadata=metadata
-    )
+    return Check("feature_schema", True, f"Types, ranges and missing values are as declared{kept}.", metadata=metadata)
 
 
 def _completeness(bench: Workbench, period: str, rows: int, raw_rows: int, nulls: dict[str, int]) -> Check:
@@ -317,26 +307,18 @@ def _completeness(bench: Workbench, period: str, rows: int, raw_rows: int, nulls
         ),
     }
     if over:
-        text = "; ".join(
-            f"{name}: {share:.1%} missing, limit {limits[name]:.1%}" for name, share in over.items()
-        )
+        text = "; ".join(f"{name}: {share:.1%} missing, limit {limits[name]:.1%}" for name, share in over.items())
         return Check("completeness", False, text, "WARN", metadata)
     if usual is not None and kept < usual * COMPLETENESS_DROP:
         text = f"{kept:.1%} of the raw {spec.records} reach the features; the periods before had {usual:.1%}."
         return Check("completeness", False, text, "WARN", metadata)
-    return Check(
-        "completeness", True, f"{kept:.1%} of the raw {spec.records} reach the features.", "WARN", metadata
-    )
+    return Check("completeness", True, f"{kept:.1%} of the raw {spec.records} reach the features.", "WARN", metadata)
 
 
 def _usual_kept_share(bench: Workbench, period: str) -> float | None:
-    earlier = [known for known in bench.lake.periods(bench.name, FEATURES) if known < period][
-        -VOLUME_PERIODS:
-    ]
+    earlier = [known for known in bench.lake.periods(bench.name, FEATURES) if known < period][-VOLUME_PERIODS:]
     found = [bench.partition(FEATURES, known) for known in earlier]
-    shares = [
-        made.rows / made.facts["raw_rows"] for made in found if made.rows and made.facts.get("raw_rows")
-    ]
+    shares = [made.rows / made.facts["raw_rows"] for made in found if made.rows and made.facts.get("raw_rows")]
     return statistics.median(shares) if shares else None
 
 
@@ -349,9 +331,7 @@ def _target_metadata(bench: Workbench, partition: Partition) -> dict[str, Any]:
     if target.task == "regression":
         mean = bench.con.execute(f"SELECT avg({column}) FROM {scan}").fetchall()[0][0]
         return {f"mean_{target.column}": mean}
-    rate = bench.con.execute(f"SELECT avg(({column} = ?)::INT) FROM {scan}", [target.positive]).fetchall()[0][
-        0
-    ]
+    rate = bench.con.execute(f"SELECT avg(({column} = ?)::INT) FROM {scan}", [target.positive]).fetchall()[0][0]
     return {f"share_{target.column}": rate}
 
 

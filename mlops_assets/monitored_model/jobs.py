@@ -32,7 +32,9 @@ def build_period_job(
     )
 
 
-def build_schedule(spec: ModelSpec, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def build_schedule(
+    spec: ModelSpec, job: dg.UnresolvedAssetJobDefinition, periods: dg.TimeWindowPartitionsDefinition
+) -> dg.ScheduleDefinition:
     """Runs the job for the newest period; stopped until somebody starts it.
 
     By default at 06:00 of the day after a period's end, when `lead` is 0; at the time that the partitions change
@@ -51,9 +53,8 @@ def build_schedule(spec: ModelSpec, job: dg.UnresolvedAssetJobDefinition) -> dg.
         default_status=dg.DefaultScheduleStatus.STOPPED,
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        from mlops_assets.monitored_model.assets import partitions
-
-        newest = partitions(spec).get_last_partition_key(context.scheduled_execution_time)
+        with dg.partition_loading_context(effective_dt=context.scheduled_execution_time):
+            newest = periods.get_last_partition_key()
         if newest is None:
             return dg.SkipReason(f"no period of {spec.name} is over yet; the first is {spec.start}")
         return dg.RunRequest(run_key=newest, partition_key=newest)

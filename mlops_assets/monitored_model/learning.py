@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mlops_assets.training.search import Split, Trained
 
 NO_WINDOW = "no full window yet"
-REFERENCE_SAMPLE_ROWS = 10_000
+REFERENCE_SAMPLE_ROWS = 5_000
 ROLES = ("train", "validation", "test")
 
 CHALLENGER_SCHEMA = pa.schema(
@@ -134,7 +134,7 @@ def learning_plan(bench: Workbench, period: str) -> LearningPlan:
     parts, left_out = _window_parts(bench, period)
     reference = _sum_of_profiles(bench, parts["train"].periods)
     current = _profile(bench, period)
-    first_day, last_day = _days(bench, period)
+    first_day, last_day = bench.days(period)
     report = compare(
         reference,
         current,
@@ -163,9 +163,7 @@ def _window_parts(bench: Workbench, period: str) -> tuple[dict[str, Part], dict[
     not_made = [p for periods in wanted.values() for p in periods if bench.find(FEATURES, p) is None]
     if not_made:
         raise NothingToLearn(f"{NO_WINDOW}: the features of {', '.join(not_made)} have not been made")
-    left_out = {
-        p: why for periods in wanted.values() for p in periods if (why := bench.unusable(p)) is not None
-    }
+    left_out = {p: why for periods in wanted.values() for p in periods if (why := bench.unusable(p)) is not None}
     parts = {}
     for role, periods in wanted.items():
         usable = [p for p in periods if p not in left_out]
@@ -192,11 +190,6 @@ def _sum_of_profiles(bench: Workbench, periods: Sequence[str]) -> Profile:
         stored = bench.con.sql(f"FROM {bench.scan(PROFILE, [period])}").to_arrow_table()
         total = total + Profile.from_arrow(stored, kinds)
     return total
-
-
-def _days(bench: Workbench, period: str) -> tuple[date, date]:
-    calendar = bench.spec.calendar
-    return calendar.start(period).date(), calendar.end(period).date() - timedelta(days=1)
 
 
 def _parts_since_break(
@@ -378,9 +371,7 @@ def _train(
         reference_profile=_parquet(_reference_profile(bench, plan).to_arrow()),
         score_reference=_parquet(_test_score_profile(bench, trained).to_arrow()),
         files=_extra_files(bench, plan, trained, splits["test"]),
-        data=[
-            _training_data(bench, role, part, len(splits[role].target)) for role, part in plan.parts.items()
-        ],
+        data=[_training_data(bench, role, part, len(splits[role].target)) for role, part in plan.parts.items()],
         tags=tags,
         title=f"{spec.name} {period}",
     )
@@ -408,9 +399,7 @@ def _reference_profile(bench: Workbench, plan: LearningPlan) -> Profile:
     spec = bench.spec
     if plan.trained_on == "window" and spec.target.required:
         return _sum_of_profiles(bench, plan.parts["train"].periods)
-    return profile(
-        bench.con, f"({part_sql(bench, plan.parts['train'])})", spec.kinds, spec.source.time_column
-    )
+    return profile(bench.con, f"({part_sql(bench, plan.parts['train'])})", spec.kinds, spec.source.time_column)
 
 
 def _test_score_profile(bench: Workbench, trained: Trained) -> Profile:
@@ -571,8 +560,7 @@ def _number(value: float | None) -> str:
 def _shared_rows(bench: Workbench, plan: LearningPlan) -> int:
     keys = bench.columns_sql(["period", *bench.spec.record_keys])
     parts = [
-        f"SELECT DISTINCT {keys}, '{role}' AS role FROM ({part_sql(bench, part)})"
-        for role, part in plan.parts.items()
+        f"SELECT DISTINCT {keys}, '{role}' AS role FROM ({part_sql(bench, part)})" for role, part in plan.parts.items()
     ]
     union = " UNION ALL ".join(parts)
     found = bench.con.execute(
@@ -581,9 +569,7 @@ def _shared_rows(bench: Workbench, plan: LearningPlan) -> int:
     return int(found[0][0])
 
 
-def _against_base_rate(
-    metric: str, test: Mapping[str, float | None]
-) -> tuple[str, float | None, float | None, bool]:
+def _against_base_rate(metric: str, test: Mapping[str, float | None]) -> tuple[str, float | None, float | None, bool]:
     """The test metric beside that of a model which knows only the base rate."""
     if metric == "f1":
         value, floor = test["f1"], test["f1_all_positive"]
@@ -734,15 +720,10 @@ def _champion_metadata(bench: Workbench, row: Mapping[str, Any]) -> dict[str, An
         theirs = json.loads(row["champion_metrics"]) if row["champion_metrics"] else {}
         ours = json.loads(row["challenger_metrics"])
         shown["metrics_on_the_same_test_rows"] = table(
-            [
-                {"metric": name, "champion": theirs.get(name), "challenger": value}
-                for name, value in ours.items()
-            ]
+            [{"metric": name, "champion": theirs.get(name), "challenger": value} for name, value in ours.items()]
         )
         shown["test_rows"] = row["test_rows"]
         shown["test_periods"] = row["test_periods"]
     if row.get("version"):
-        shown["mlflow_model"] = Link(
-            f"{bench.addresses.mlflow}/#/models/{bench.name}/versions/{row['version']}"
-        )
+        shown["mlflow_model"] = Link(f"{bench.addresses.mlflow}/#/models/{bench.name}/versions/{row['version']}")
     return shown

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from mlops_assets.lake.store import Partition
 
+Severity = Literal["ERROR", "WARN"]
+
 
 @dataclass(frozen=True)
 class Markdown:
@@ -43,7 +45,7 @@ class Check:
     name: str
     passed: bool
     description: str
-    severity: Literal["ERROR", "WARN"] = "ERROR"
+    severity: Severity = "ERROR"
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 

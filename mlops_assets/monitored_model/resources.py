@@ -90,7 +90,7 @@ def mlflow_period_run(model: str) -> dg.ResourceDefinition:
                 "mlops.dagster_job": run.job_name,
             },
         }
-        opened = mlflow_tracking.resource_fn(context.replace_config(config))
+        opened = mlflow_tracking.resource_fn(context.replace_config(config))  # type: ignore[call-arg]
         inner = next(opened)
         run_id = inner.active_run().info.run_id
         _close_abandoned(client, instance, experiment_id, run.run_id)
@@ -113,9 +113,7 @@ def _end_active_runs(status: str = "FINISHED") -> None:
         mlflow.end_run(status)
 
 
-def _close_abandoned(
-    client: MlflowClient, instance: dg.DagsterInstance, experiment_id: str, current: str
-) -> None:
+def _close_abandoned(client: MlflowClient, instance: dg.DagsterInstance, experiment_id: str, current: str) -> None:
     """Close the runs that a killed process left open, with the status of their Dagster run."""
     open_runs = client.search_runs(
         [experiment_id], filter_string="attributes.status = 'RUNNING' and tags.dagster_run_id != ''"

@@ -32,10 +32,6 @@ def run_outcome(instance: DagsterInstance, run_id: str) -> RunOutcome:
         event = entry.dagster_event
         data = event.step_failure_data if event is not None else None
         error = data.error if data is not None else None
-        if (
-            error is None
-            or error.cls_name != "DagsterAssetCheckFailedError"
-            or BORDER_CHECK not in error.message
-        ):
+        if error is None or error.cls_name != "DagsterAssetCheckFailedError" or BORDER_CHECK not in error.message:
             return "failed"
     return "withheld"

@@ -43,13 +43,9 @@ class Window(BaseModel):
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         for name, (first, last) in parts.items():
             if first > last:
-                raise ValueError(
-                    f"window.{name} is [{first}, {last}]; the first offset must not be after the last"
-                )
+                raise ValueError(f"window.{name} is [{first}, {last}]; the first offset must not be after the last")
             if last > 0:
-                raise ValueError(
-                    f"window.{name} is [{first}, {last}]; an offset above 0 would look into the future"
-                )
+                raise ValueError(f"window.{name} is [{first}, {last}]; an offset above 0 would look into the future")
         if not (self.train[1] < self.validation[0] and self.validation[1] < self.test[0]):
             raise ValueError(
                 f"window overlaps or is out of order: train {list(self.train)}, validation {list(self.validation)}, "
@@ -74,9 +70,7 @@ class SinceBreak(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shares: Shares = Field(
-        default=[0.6, 0.2, 0.2], description="Shares of the rows for train, validation and test."
-    )
+    shares: Shares = Field(default=[0.6, 0.2, 0.2], description="Shares of the rows for train, validation and test.")
     min_rows: int = Field(
         default=2_000, gt=0, description="With fewer rows since the break, the whole period is taken."
     )
@@ -115,27 +109,17 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(
-        description="Name of the model: prefix of its asset keys, its group, its registry name."
-    )
+    name: str = Field(description="Name of the model: prefix of its asset keys, its group, its registry name.")
     records: str = Field(description="What one row is, in the plural: the first asset is raw_<records>.")
     description: str = Field(description="The question that the model answers, in one sentence.")
     cadence: Literal["monthly", "weekly"] = Field(default="monthly", description="Length of a period.")
     start: str = Field(description="First period: `2021-01`, or the Monday of a week.")
-    end: str | None = Field(
-        default=None, description="Last period; without it the partitions follow the calendar."
-    )
-    owners: list[str] = Field(
-        default_factory=list, description="Dagster owners: e-mail addresses or `team:name`."
-    )
+    end: str | None = Field(default=None, description="Last period; without it the partitions follow the calendar.")
+    owners: list[str] = Field(default_factory=list, description="Dagster owners: e-mail addresses or `team:name`.")
     source: Source = Field(description="Where the records are read, and their declared schema.")
     lead: int = Field(default=0, ge=0, description="Periods that are opened before they begin.")
-    history: int = Field(
-        default=0, ge=0, description="Earlier periods of raw rows that features.sql may look at."
-    )
-    features: str = Field(
-        default="features.sql", description="SQL file beside defs.yaml that makes the features."
-    )
+    history: int = Field(default=0, ge=0, description="Earlier periods of raw rows that features.sql may look at.")
+    features: str = Field(default="features.sql", description="SQL file beside defs.yaml that makes the features.")
     target: Target = Field(description="What is predicted.")
     columns: dict[str, Column] = Field(description="The feature columns in order, with their rules.")
     segments: list[str] = Field(default_factory=list, description="Columns to break results down by.")
@@ -150,9 +134,7 @@ class ModelSpec(BaseModel):
     cut: float | Literal["tuned"] = Field(
         default="tuned", description="Score from which a record is predicted positive; `tuned` on validation."
     )
-    drift: DriftThresholds = Field(
-        default_factory=DriftThresholds, description="When drift warns and when it acts."
-    )
+    drift: DriftThresholds = Field(default_factory=DriftThresholds, description="When drift warns and when it acts.")
     performance: PerformanceLimits = Field(
         default_factory=PerformanceLimits, description="When realised performance warns and when it fails."
     )
@@ -163,17 +145,13 @@ class ModelSpec(BaseModel):
     on_severe: Literal["fallback", "pause"] = Field(
         default="fallback", description="Serve plan B when drift is severe, or withhold the period."
     )
-    schedule: str | None = Field(
-        default=None, description="Cron line of the period job; by default after its end."
-    )
+    schedule: str | None = Field(default=None, description="Cron line of the period job; by default after its end.")
 
     @field_validator("name", "records")
     @classmethod
     def _is_identifier(cls, value: str) -> str:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
-            raise ValueError(
-                f"{value!r} is not a plain name; use lower-case letters, digits and _, e.g. green_taxi"
-            )
+            raise ValueError(f"{value!r} is not a plain name; use lower-case letters, digits and _, e.g. green_taxi")
         if value == "monitoring":
             raise ValueError("'monitoring' is the name of the platform's own views; choose another")
         return value
@@ -219,9 +197,7 @@ class ModelSpec(BaseModel):
             raise ValueError("columns is empty; list the feature columns that features.sql makes")
         reserved = sorted(PLATFORM_COLUMNS & columns.keys())
         if reserved:
-            raise ValueError(
-                f"columns {reserved} carry names that the platform uses; rename them in features.sql"
-            )
+            raise ValueError(f"columns {reserved} carry names that the platform uses; rename them in features.sql")
         return columns
 
     @model_validator(mode="after")
@@ -237,9 +213,7 @@ class ModelSpec(BaseModel):
             self._known("drift.columns", name)
         metrics = CLASSIFICATION_METRICS if self.target.task == "classification" else REGRESSION_METRICS
         if self.metric not in metrics:
-            raise ValueError(
-                f"metric {self.metric!r} does not fit {self.target.task}; expected one of {list(metrics)}"
-            )
+            raise ValueError(f"metric {self.metric!r} does not fit {self.target.task}; expected one of {list(metrics)}")
         if isinstance(self.cut, float) and not 0 < self.cut < 1:
             raise ValueError(f"cut is {self.cut}; a score between 0 and 1 or `tuned` is expected")
         return self

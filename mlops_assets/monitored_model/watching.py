@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from mlops_assets.drift.verdict import ROWS_SCHEMA, DriftReport, compare
 from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.store import Partition, identifier
 from mlops_assets.monitored_model.features_sql import bind, columns_of, raw_columns_sql
-from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown, Outcome, table
+from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown, Outcome, Severity, table
 from mlops_assets.monitored_model.workbench import (
     DRIFT_REPORT,
     FEATURES,
@@ -36,7 +35,7 @@ SCORE = "score"
 SCORE_KINDS: dict[str, Any] = {SCORE: "numeric"}
 SCORE_DECIMALS = 4
 SCORE_HISTOGRAM = "score_histogram.parquet"  # scores and outcomes of the test rows, beside the model
-PAGE_SAMPLE_ROWS = 10_000
+PAGE_SAMPLE_ROWS = 5_000
 PICTURED_COLUMNS = 3
 WEAKEST_SHOWN = 10
 SEGMENT_MIN_ROWS = 100
@@ -89,9 +88,7 @@ def predictions(bench: Workbench, period: str) -> Outcome:
         schema = predictions_schema(bench)
         return Outcome(bench.write(PREDICTIONS, period, schema.empty_table(), reason=reason))
     columns = [name for name in columns_of(spec) if name != spec.target.column]
-    source = query_batches(
-        bench.con, f"SELECT {bench.columns_sql(columns)} FROM {bench.scan(FEATURES, [period])}"
-    )
+    source = query_batches(bench.con, f"SELECT {bench.columns_sql(columns)} FROM {bench.scan(FEATURES, [period])}")
     schema = predictions_schema(bench)
     scored = pa.RecordBatchReader.from_batches(schema, _scored(source, model, bench, schema))
     partition = bench.write(PREDICTIONS, period, scored, facts={"version": model.version, "cut": model.cut})
@@ -104,9 +101,7 @@ def predictions_schema(bench: Workbench) -> pa.Schema:
     bind(bench.con, spec, bench.sql, spec.start, raw_columns_sql(spec))
     names = [name for name in columns_of(spec) if name != spec.target.column]
     query = bench.sql.rstrip().rstrip(";")
-    found = (
-        bench.con.sql(f"SELECT {bench.columns_sql(names)} FROM (\n{query}\n) LIMIT 0").to_arrow_table().schema
-    )
+    found = bench.con.sql(f"SELECT {bench.columns_sql(names)} FROM (\n{query}\n) LIMIT 0").to_arrow_table().schema
     own = [
         (SCORE, pa.float64()),
         ("prediction", pa.float64()),
@@ -154,9 +149,7 @@ def _predictions_metadata(bench: Workbench, period: str, model: LoadedModel) -> 
         metadata |= {"cut": model.cut, "share_predicted_positive": positive}
     if reference is not None:
         picture = score_histogram_picture(reference, found, model.cut)
-        metadata["scores"] = Markdown(
-            as_markdown(picture, "scores in this period and on the champion's test rows")
-        )
+        metadata["scores"] = Markdown(as_markdown(picture, "scores in this period and on the champion's test rows"))
     return metadata
 
 
@@ -190,7 +183,7 @@ def drift_report(bench: Workbench, period: str) -> Outcome:
     reference = Profile.from_arrow(pq.read_table(model.reference_profile), spec.kinds)
     current_scores = score_profile(bench, bench.scan(PREDICTIONS, [period])).column(SCORE)
     reference_scores = _score_reference(model)
-    calendar = spec.calendar
+    first_day, last_day = bench.days(period)
     report = compare(
         reference,
         current,
@@ -198,8 +191,8 @@ def drift_report(bench: Workbench, period: str) -> Outcome:
         spec.drift,
         importances=model.importances,
         scores=None if reference_scores is None else (reference_scores, current_scores),
-        first_day=calendar.start(period).date(),
-        last_day=calendar.end(period).date() - timedelta(days=1),
+        first_day=first_day,
+        last_day=last_day,
     )
     metadata: dict[str, Any] = {
         "verdict": report.verdict,
@@ -208,7 +201,7 @@ def drift_report(bench: Workbench, period: str) -> Outcome:
         "reference": f"{model.periods['train']} ({report.reference_rows:,} rows)",
         "report": Markdown(report.markdown()),
     }
-    metadata |= _pictures(bench, report, reference, current)
+    metadata |= _pictures(bench, period, report, reference, current)
     metadata |= _page(bench, period, model, report)
     partition = bench.write(
         DRIFT_REPORT,
@@ -270,22 +263,22 @@ def _drift_within_limits(report: DriftReport) -> Check:
         "since": str(report.since) if report.since else None,
     }
     text = f"Verdict {report.verdict}. " + " ".join(report.reasons[:3])
-    severity = "WARN" if report.verdict == "warning" else "ERROR"
-    return Check(
-        "drift_within_limits", report.verdict not in ("warning", "severe"), text.strip(), severity, metadata
-    )
+    severity: Severity = "WARN" if report.verdict == "warning" else "ERROR"
+    return Check("drift_within_limits", report.verdict not in ("warning", "severe"), text.strip(), severity, metadata)
 
 
-def _pictures(bench: Workbench, report: DriftReport, reference: Profile, current: Profile) -> dict[str, Any]:
+def _pictures(
+    bench: Workbench, period: str, report: DriftReport, reference: Profile, current: Profile
+) -> dict[str, Any]:
     from mlops_assets.drift.break_day import psi_by_day
     from mlops_assets.drift.pictures import column_change_picture, drift_by_day_picture
     from mlops_assets.training.pictures import as_markdown
 
     pictures: dict[str, Any] = {}
     # Rows whose clock is wrong lie on other days; the picture is of the period's own.
-    days = current.days
+    first, last = bench.days(period)
     both = [name for name in bench.spec.kinds if name in reference.columns and name in current.columns]
-    inside = current if not days else _within_period(bench, current, days)
+    inside = current.between(first, last)
     if inside.days and both:
         daily = psi_by_day(reference, inside, both)
         picture = drift_by_day_picture(
@@ -309,17 +302,6 @@ def _pictures(bench: Workbench, report: DriftReport, reference: Profile, current
     return pictures
 
 
-def _within_period(bench: Workbench, current: Profile, days: Sequence[Any]) -> Profile:
-    """The days of the period: the most frequent month or week among the rows' days."""
-    calendar = bench.spec.calendar
-    rows: dict[str, int] = {}
-    for day in days:
-        name = calendar.of(day)
-        rows[name] = rows.get(name, 0) + 1
-    period = max(rows, key=lambda name: rows[name])
-    return current.between(calendar.start(period).date(), calendar.end(period).date() - timedelta(days=1))
-
-
 def _page(bench: Workbench, period: str, model: LoadedModel, report: DriftReport) -> dict[str, Any]:
     """Evidently's own page from samples of both sides, and the period's run in the model's Evidently project."""
     from mlops_assets.drift.evidently_page import project_url_path, write_page
@@ -330,13 +312,13 @@ def _page(bench: Workbench, period: str, model: LoadedModel, report: DriftReport
     if sample is None:
         return {"evidently_page": "not made: the champion was registered without a reference sample"}
     keys = bench.columns_sql(spec.record_keys)
-    columns = bench.columns_sql([*spec.columns, SCORE])
+    # In order of time, so that the page's plots by row show when a value changed.
+    order = bench.columns_sql([spec.source.time_column] if spec.source.time_column else spec.record_keys)
     current = bench.con.execute(
-        f"SELECT {columns} FROM {bench.scan(PREDICTIONS, [period])} "
-        f"ORDER BY hash({keys}, {spec.seed}) LIMIT {PAGE_SAMPLE_ROWS}"
+        f"SELECT {bench.columns_sql([*spec.columns, SCORE])} FROM (SELECT * FROM {bench.scan(PREDICTIONS, [period])} "
+        f"ORDER BY hash({keys}, {spec.seed}) LIMIT {PAGE_SAMPLE_ROWS}) ORDER BY {order}"
     ).df()
     html = bench.home.reports / spec.name / f"{period}.html"
-    html.parent.mkdir(parents=True, exist_ok=True)
     since = f" since {report.since}" if report.since else ""
     page = write_page(
         pq.read_table(sample).to_pandas(),
@@ -408,8 +390,8 @@ def performance(bench: Workbench, period: str) -> Outcome:
     model = champion_model(bench, period)
     if model is None:
         raise RuntimeError(
-            f"{bench.name} {period} has predictions of version {scored.facts.get('version')}, but no champion before it; "
-            "were decisions removed? Materialize the predictions of this period again"
+            f"{bench.name} {period} has predictions of version {scored.facts.get('version')}, but no champion before "
+            "it; were decisions removed? Materialize the predictions of this period again"
         )
     estimate = _estimate(bench, period, model)
     labelled = _labelled(bench, period)
@@ -417,9 +399,7 @@ def performance(bench: Workbench, period: str) -> Outcome:
     if labelled.empty:
         partition = bench.write(PERFORMANCE, period, pa.Table.from_pylist(rows, PERFORMANCE_SCHEMA))
         text = "No outcome is known yet; the estimate without labels is shown."
-        return Outcome(
-            partition, {"estimate": table([estimate])}, [Check("performance_within_limits", True, text)]
-        )
+        return Outcome(partition, {"estimate": table([estimate])}, [Check("performance_within_limits", True, text)])
     realised, correct = _realised(bench, labelled, model)
     weakest = _weakest(bench, labelled, correct)
     rows += _rows("champion", realised, len(labelled), model.version)
@@ -484,9 +464,7 @@ def _labelled(bench: Workbench, period: str) -> pd.DataFrame:
     ).df()
 
 
-def _realised(
-    bench: Workbench, labelled: pd.DataFrame, model: LoadedModel
-) -> tuple[Mapping[str, float], np.ndarray]:
+def _realised(bench: Workbench, labelled: pd.DataFrame, model: LoadedModel) -> tuple[Mapping[str, float], np.ndarray]:
     """Metrics, and for each record whether the prediction was right (regression: within the champion's test MAE)."""
     import numpy as np
 
@@ -518,7 +496,7 @@ def _weakest(bench: Workbench, labelled: pd.DataFrame, correct: np.ndarray) -> l
     if not bench.spec.segments:
         return []
     found = weakest_segments(labelled[bench.spec.segments], correct, min_rows=SEGMENT_MIN_ROWS)
-    return found.to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in found.to_dict("records")]
 
 
 def _fisher(model: LoadedModel, correct: np.ndarray) -> dict[str, float | None]:
@@ -551,8 +529,8 @@ def _performance_within_limits(
     limits = spec.performance
     verdict = "severe" if loss >= limits.severe else "warning" if loss >= limits.warning else "ok"
     text = (
-        f"{spec.metric} is {now:.4f}; on the test rows of version {model.version} ({model.periods['test']}) it was {then:.4f}: "
-        f"{'a loss' if loss > 0 else 'a gain'} of {abs(loss):.1%}."
+        f"{spec.metric} is {now:.4f}; on the test rows of version {model.version} ({model.periods['test']}) it was "
+        f"{then:.4f}: {'a loss' if loss > 0 else 'a gain'} of {abs(loss):.1%}."
     )
     metadata = {
         "metric": spec.metric,
@@ -563,7 +541,7 @@ def _performance_within_limits(
         "severe_threshold": limits.severe,
         **fisher,
     }
-    severity = "WARN" if verdict == "warning" else "ERROR"
+    severity: Severity = "WARN" if verdict == "warning" else "ERROR"
     return Check("performance_within_limits", verdict == "ok", text, severity, metadata)
 
 
@@ -616,7 +594,7 @@ def _log_performance(
     from mlops_assets.training import tracking
 
     run = bench.run_required()
-    metrics = {name: value for name, value in realised.items()}
+    metrics = dict(realised)
     metrics |= {f"estimate_{name}": value for name, value in estimate.items() if value is not None}
     tags = {"mlops.model": bench.name, "mlops.period": period, "champion_version": model.version}
     with tracking.open_run(

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,11 @@ class Workbench:
     ) -> Partition:
         """Write a partition of this model, whole or not at all."""
         return self.lake.write(self.name, table, period, data, reason=reason, facts=facts)
+
+    def days(self, period: str) -> tuple[date, date]:
+        """First and last day of a period."""
+        calendar = self.spec.calendar
+        return calendar.start(period).date(), calendar.end(period).date() - timedelta(days=1)
 
     def unusable(self, period: str) -> str | None:
         """Why the features of a period can't be used, None when they can.

@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,6 +140,17 @@ class Candidate(BaseModel):
         check_path(path)
         return path
 
+    @field_validator("params", "final")
+    @classmethod
+    def _numbers_are_numbers(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name, value in given.items():
+            if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+                raise ValueError(
+                    f"{name}: {value!r} is text, as YAML reads numbers of this form; "
+                    f"write it with point and sign, e.g. {float(value):.1e}"
+                )
+        return given
+
     @property
     def label(self) -> str:
         """The name in tables: `name`, or the class name."""
@@ -185,9 +197,7 @@ def _find_module(path: str, module: str) -> Path | None:
             return None
         else:
             parent = ".".join([top, *rest[: depth - 1]])
-            known = sorted(
-                {m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")}
-            )
+            known = sorted({m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")})
             near = difflib.get_close_matches(part, known, n=3)
             hint = f"; did you mean {' or '.join(f'{parent}.{n}' for n in near)}?" if near else ""
             raise EstimatorError(f"estimator {path!r}: {parent} has no module {part!r}{hint}")
@@ -252,6 +262,4 @@ def check_parameters(candidate: Candidate, task: Task) -> None:
                 raise EstimatorError(f"{place} of {candidate.estimator}: unknown parameter {name!r}{hint}")
     fits = is_classifier(instance) if task == "classification" else is_regressor(instance)
     if not fits:
-        raise EstimatorError(
-            f"{candidate.estimator} is no estimator for {task}; choose another, or another task"
-        )
+        raise EstimatorError(f"{candidate.estimator} is no estimator for {task}; choose another, or another task")

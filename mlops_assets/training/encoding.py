@@ -50,9 +50,7 @@ class FeatureColumns(TransformerMixin, BaseEstimator):
 
     def _check(self, X: Any) -> None:
         if not isinstance(X, pd.DataFrame):
-            raise TypeError(
-                f"expected a pandas DataFrame with columns {self.columns}, found {type(X).__name__}"
-            )
+            raise TypeError(f"expected a pandas DataFrame with columns {self.columns}, found {type(X).__name__}")
         missing = [c for c in self.columns if c not in X.columns]
         if missing:
             spare = [str(c) for c in X.columns if c not in self.columns]
@@ -85,9 +83,7 @@ def as_number(values: pd.Series) -> NDArray[np.float64]:
         odd = odd[odd.astype(str).str.lower() != "nan"]
         if len(odd):
             examples = ", ".join(repr(v) for v in odd.unique()[:3])
-            raise FeatureValueError(
-                f"column {values.name} must be numeric, found {examples} in {len(odd)} rows"
-            )
+            raise FeatureValueError(f"column {values.name} must be numeric, found {examples} in {len(odd)} rows")
         numbers = parsed.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -71,18 +71,14 @@ def _binary(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], ND
     y = np.asarray(labels)
     s = np.asarray(scores, dtype=np.float64)
     if y.shape != s.shape or y.ndim != 1:
-        raise ValueError(
-            f"labels and scores must be one column of equal length, found {y.shape} and {s.shape}"
-        )
+        raise ValueError(f"labels and scores must be one column of equal length, found {y.shape} and {s.shape}")
     if not len(y):
         raise ValueError("no rows to measure; metrics need at least one label and score")
     if not np.isin(y, (0, 1)).all():
         odd = sorted({str(v) for v in y[~np.isin(y, (0, 1))][:3]})
         raise ValueError(f"labels must be 0 or 1 (1 = the positive class), found {', '.join(odd)}")
     if not ((s >= 0) & (s <= 1)).all():
-        raise ValueError(
-            f"scores must be probabilities from 0 to 1, found {s[~((s >= 0) & (s <= 1))][:3].tolist()}"
-        )
+        raise ValueError(f"scores must be probabilities from 0 to 1, found {s[~((s >= 0) & (s <= 1))][:3].tolist()}")
     return y.astype(bool), s
 
 
@@ -102,9 +98,7 @@ def classification_metrics(labels: ArrayLike, scores: ArrayLike, cut: float) -> 
     hits, called = int((predicted & y).sum()), int(predicted.sum())
     undefined: dict[str, str] = {}
     if not positives:
-        undefined |= dict.fromkeys(
-            ("f1", "recall", "average_precision", "f1_all_positive"), "no row is positive"
-        )
+        undefined |= dict.fromkeys(("f1", "recall", "average_precision", "f1_all_positive"), "no row is positive")
     if not called:
         undefined["precision"] = f"no score reaches the cut {cut:g}"
     if positives in (0, n):
@@ -202,9 +196,7 @@ def regression_metrics(actual: ArrayLike, predicted: ArrayLike) -> Metrics:
     return Metrics(values, undefined)
 
 
-def base_rate_metrics(
-    train_target: ArrayLike, target: ArrayLike, task: str, cut: float | None = None
-) -> Metrics:
+def base_rate_metrics(train_target: ArrayLike, target: ArrayLike, task: str, cut: float | None = None) -> Metrics:
     """Metrics on `target` of knowing nothing but the training rows' mean: what a model has to beat.
 
     For a classification every row gets the training rows' positive rate. With the default cut every row is
@@ -295,9 +287,7 @@ def weakest_segments(
         grouped = grouped[grouped["size"] >= min_rows]
         if not len(grouped):
             continue
-        low, high = wilson_interval(
-            grouped["sum"].to_numpy(float), grouped["size"].to_numpy(float), confidence
-        )
+        low, high = wilson_interval(grouped["sum"].to_numpy(float), grouped["size"].to_numpy(float), confidence)
         parts.append(
             pd.DataFrame(
                 {

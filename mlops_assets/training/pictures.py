@@ -113,21 +113,15 @@ def trials_picture(trials: Sequence[Trial], metric: str, title: str = "Trials") 
     complete = [t for t in trials if t.state != "failed" and metric in t.metrics]
     for name, colour in zip(dict.fromkeys(t.candidate for t in trials), _colours(), strict=False):
         own = [t for t in complete if t.candidate == name]
-        axes.scatter(
-            [t.number for t in own], [t.metrics[metric] for t in own], s=28, color=colour, label=name
-        )
+        axes.scatter([t.number for t in own], [t.metrics[metric] for t in own], s=28, color=colour, label=name)
     if complete:
         values = np.array([t.metrics[metric] for t in complete])
         best = np.maximum.accumulate(values) if HIGHER_IS_BETTER[metric] else np.minimum.accumulate(values)
-        axes.step(
-            [t.number for t in complete], best, where="post", color=INK, linewidth=1, label="best so far"
-        )
+        axes.step([t.number for t in complete], best, where="post", color=INK, linewidth=1, label="best so far")
     failed = [t.number for t in trials if t.state == "failed"]
     if failed:
         floor = axes.get_ylim()[0]
-        axes.scatter(
-            failed, [floor] * len(failed), marker="x", color="#dc2626", label="failed", clip_on=False
-        )
+        axes.scatter(failed, [floor] * len(failed), marker="x", color="#dc2626", label="failed", clip_on=False)
     axes.set_xticks(range(len(trials)) if len(trials) <= 20 else axes.get_xticks())
     axes.legend(fontsize=7, frameon=False)
     _title(axes, title, "trial", f"{metric} on validation")

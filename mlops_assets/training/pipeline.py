@@ -59,9 +59,7 @@ def build_pipeline(
     """
     from sklearn.pipeline import Pipeline
 
-    return Pipeline(
-        [*preprocessing(candidate, kinds), ("estimator", estimator(candidate, kinds, params, seed, task))]
-    )
+    return Pipeline([*preprocessing(candidate, kinds), ("estimator", estimator(candidate, kinds, params, seed, task))])
 
 
 def preprocessing(candidate: Candidate, kinds: Mapping[str, Kind]) -> list[tuple[str, Any]]:
@@ -111,9 +109,7 @@ def _one_hot(candidate: Candidate, kinds: Mapping[str, Kind]) -> Any:
     )
 
 
-def estimator(
-    candidate: Candidate, kinds: Mapping[str, Kind], params: Mapping[str, Any], seed: int, task: Task
-) -> Any:
+def estimator(candidate: Candidate, kinds: Mapping[str, Kind], params: Mapping[str, Any], seed: int, task: Task) -> Any:
     """The unfitted estimator with its parameters, its seed, and which of its inputs are categories."""
     from sklearn.base import is_classifier
 

@@ -182,9 +182,7 @@ def log_model(
     run_tags = {**(tags or {}), "code_version": code_version(), "code_commit": code_commit() or "unknown"}
     metrics = {f"{role}_{k}": v for role, values in trained.metrics.items() for k, v in values.items()}
     metrics |= {} if trained.cut is None else {"cut": trained.cut}
-    params = {f"{role}_periods": text for role, text in periods.items()} | {
-        "candidate": trained.candidate.label
-    }
+    params = {f"{role}_periods": text for role, text in periods.items()} | {"candidate": trained.candidate.label}
     params = _new_params(client.get_run(run_id).data.params, params | trained.params)
     log(client, run_id, params=params, metrics=metrics, tags=run_tags)
     if data:
@@ -305,7 +303,7 @@ def _serialisation(pipeline: Pipeline) -> dict[str, Any]:
 
 @contextmanager
 def _known_noise() -> Iterator[None]:
-    """Hide what MLflow says about the two things decided here: the storage format and integer columns."""
+    """Hide what MLflow says about what is decided here (format, integer columns), and about itself."""
     import warnings
 
     logger = logging.getLogger("mlflow.sklearn")
@@ -315,6 +313,7 @@ def _known_noise() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"(?s).*integer column.*missing values")
             warnings.filterwarnings("ignore", message=r"(?s).*pickle.*")
+            warnings.filterwarnings("ignore", message=r"(?s).*Any type hint is inferred as AnyType")
             yield
     finally:
         logger.setLevel(level)

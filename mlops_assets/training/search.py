@@ -105,9 +105,7 @@ def encode_target(values: ArrayLike, target: Target) -> NDArray[Any]:
 
     column = pd.Series(values)
     if column.isna().any():
-        raise ValueError(
-            f"target {target.column} is missing in {int(column.isna().sum())} of {len(column)} rows"
-        )
+        raise ValueError(f"target {target.column} is missing in {int(column.isna().sum())} of {len(column)} rows")
     if target.task == "regression":
         return column.to_numpy(dtype=np.float64)
     return (column == target.positive).to_numpy(dtype=np.int8)
@@ -374,9 +372,7 @@ class _CandidateSearch:
         cut: float | None = None
         if self.target.task == "classification":
             wanted = self.cut
-            cut = (
-                tune_cut(self.validation.target, scored, self.metric) if wanted == "tuned" else float(wanted)
-            )
+            cut = tune_cut(self.validation.target, scored, self.metric) if wanted == "tuned" else float(wanted)
         return fitted, cut, measure(self.validation.target, scored, cut)
 
     def _encode(self) -> tuple[list[tuple[str, Any]], Any, Any]:

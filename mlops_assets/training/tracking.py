@@ -108,9 +108,7 @@ def experiment(client: MlflowClient, name: str, artifact_root: str | Path) -> st
             client.restore_experiment(found.experiment_id)
         return found.experiment_id
     try:
-        return client.create_experiment(
-            name, artifact_location=f"{_as_uri(artifact_root).rstrip('/')}/{name}"
-        )
+        return client.create_experiment(name, artifact_location=f"{_as_uri(artifact_root).rstrip('/')}/{name}")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

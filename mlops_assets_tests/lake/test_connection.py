@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mlops_assets.lake.connection import add_view, connect, query_batches
+from mlops_assets.lake.connection import add_view, connect, query_batches, refresh_views
 from mlops_assets.lake.store import Lake
 
 
@@ -65,9 +65,20 @@ def test_the_memory_limit_is_read_from_the_environment(lake: Lake, monkeypatch: 
         connect(lake)
 
 
-def test_a_stream_leaves_its_connection_free_for_other_queries(lake: Lake) -> None:
+def test_views_show_later_partitions_after_a_refresh(lake: Lake) -> None:
     con = connect(lake)
-    batches = query_batches(con, "SELECT range AS n FROM range(500_000)", rows=100_000)
-    first = next(batches)
-    assert con.execute("SELECT 42").fetchall() == [(42,)]
-    assert first.num_rows + sum(batch.num_rows for batch in batches) == 500_000
+    lake.write("green_taxi", "features", "2021-03", pa.table({"n": [3]}))
+    lake.write("green_taxi", "performance", "2021-03", pa.table({"f1": [0.5]}))
+    refresh_views(con, lake)
+    assert con.execute("SELECT max(period) FROM green_taxi.features").fetchall() == [("2021-03",)]
+    assert con.execute("SELECT f1 FROM green_taxi.performance").fetchall() == [(0.5,)]
+
+
+def test_a_query_is_streamed_in_batches_and_sees_what_belongs_to_its_connection(lake: Lake) -> None:
+    con = connect(lake)
+    con.execute("CREATE TEMP VIEW numbers AS SELECT range AS n FROM range(500_000)")
+    con.execute("SET VARIABLE low = 100_000")
+    sizes = [batch.num_rows for batch in query_batches(con, "FROM numbers WHERE n >= getvariable('low')", 100_000)]
+    assert sum(sizes) == 400_000
+    assert max(sizes) <= 100_000
+    assert len(sizes) >= 4

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +6,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
+from dagster._core.errors import DagsterExecutionHandleOutputError, DagsterExecutionLoadInputError
 
 from mlops_assets.lake.io_manager import LakeIOManager
 from mlops_assets.lake.store import Lake
@@ -59,8 +58,7 @@ def test_no_one_and_many_partitions_give_the_same_type_with_a_period_column(
         frame = trips.df() if relation else trips.to_pandas() if isinstance(trips, pa.Table) else trips
         seen.append((list(frame.columns), sorted(set(frame["period"]))))
 
-    looked_at_any = looked_at
-    assert run(lake, looked_at_any, "2021-03").success
+    assert run(lake, looked_at, "2021-03").success
     assert seen[0] is (pd.DataFrame if kind is Any else kind)
     assert seen[1] == (["period", "fare"], expected)
 
@@ -127,7 +125,7 @@ def test_a_partition_that_nobody_wrote_is_an_error_unless_it_may_be_missing(tmp_
 
         return looked_at
 
-    with pytest.raises(dg.DagsterExecutionLoadInputError) as error:
+    with pytest.raises(DagsterExecutionLoadInputError) as error:
         run(lake, asset())
     assert "taxi/trips has no 2021-02, 2021-03" in str(error.value.__cause__)
     run(lake, asset(metadata={"allow_missing_partitions": True}))
@@ -148,7 +146,7 @@ def test_an_output_or_a_key_that_the_lake_can_not_hold_is_refused(lake: Lake) ->
     def number() -> int:
         return 42
 
-    with pytest.raises(dg.DagsterExecutionHandleOutputError) as error:
+    with pytest.raises(DagsterExecutionHandleOutputError) as error:
         run(lake, number)
     assert "expected a pandas.DataFrame" in str(error.value.__cause__)
 
@@ -156,6 +154,6 @@ def test_an_output_or_a_key_that_the_lake_can_not_hold_is_refused(lake: Lake) ->
     def lonely() -> pd.DataFrame:
         return pd.DataFrame({"n": [1]})
 
-    with pytest.raises(dg.DagsterExecutionHandleOutputError) as error:
+    with pytest.raises(DagsterExecutionHandleOutputError) as error:
         run(lake, lonely)
     assert "named [model, table]" in str(error.value.__cause__)

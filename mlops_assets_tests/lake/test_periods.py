@@ -41,9 +41,7 @@ def test_a_window_is_relative_to_its_period_and_includes_both_ends() -> None:
         (WEEKLY, "2014-01-08", "is a Wednesday.*expected '2014-01-06'"),
     ],
 )
-def test_what_is_no_period_is_refused_with_what_was_expected(
-    calendar: Calendar, period: str, complaint: str
-) -> None:
+def test_what_is_no_period_is_refused_with_what_was_expected(calendar: Calendar, period: str, complaint: str) -> None:
     with pytest.raises(PeriodError, match=complaint):
         calendar.validate(period)
 

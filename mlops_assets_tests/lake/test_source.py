@@ -67,8 +67,7 @@ def test_all_variants_of_a_schema_give_the_same_table(tmp_path: Path) -> None:
         GOOD | {"fare": pa.nulls(3)},
         GOOD | {"id": pa.array([1, 2, 3], pa.int32()), "fare": pa.array([None] * 3, pa.float64())},
         GOOD | {"id": [1.0, 2.0, 3.0], "fare": [float("nan")] * 3},
-        {name.upper(): values for name, values in GOOD.items()}
-        | {"FARE": pa.array([None] * 3, pa.float32())},
+        {name.upper(): values for name, values in GOOD.items()} | {"FARE": pa.array([None] * 3, pa.float32())},
     ]
     readings = [reading_of(parquet(tmp_path, columns), declared()) for columns in variants]
     tables = [reading_of(parquet(tmp_path, columns), declared()).reader.read_all() for columns in variants]
@@ -108,9 +107,7 @@ def test_a_file_of_all_periods_gives_the_rows_of_one_with_their_number_in_the_fi
     reading = read(source, locate(source, "2014-01-06", DATA, DATA), "2014-01-06", WEEKLY, duckdb.connect())
     table = reading.reader.read_all()
     assert reading.problems == ()
-    assert [str(day) for day in table.column("DATE").to_pylist()] == [
-        f"2014-01-{d:02d}" for d in range(6, 13)
-    ]
+    assert [str(day) for day in table.column("DATE").to_pylist()] == [f"2014-01-{d:02d}" for d in range(6, 13)]
     assert table.column("record_id").to_pylist() == list(range(4, 11))
     assert (reading.rows, reading.outside) == (7, None)
 
@@ -196,9 +193,7 @@ def test_an_amount_too_large_for_its_type_is_a_problem_not_infinity(tmp_path: Pa
         (b"PAR1 nothing sensible here PAR1", "trips_2021-01.parquet"),
     ],
 )
-def test_a_file_that_is_no_parquet_gives_one_problem_and_no_rows(
-    tmp_path: Path, content: bytes, said: str
-) -> None:
+def test_a_file_that_is_no_parquet_gives_one_problem_and_no_rows(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "trips_2021-01.parquet"
     path.write_bytes(content)
     reading = reading_of(path, declared())
@@ -331,21 +326,19 @@ def test_a_file_is_fetched_once_and_a_local_one_comes_first(tmp_path: Path, serv
     assert locate(source, "2021-01", data, downloads).path == local
 
 
-@pytest.mark.parametrize(
-    ("route", "said"), [("missing", "answered 404"), ("cut", "could not be fetched.*bytes")]
-)
+@pytest.mark.parametrize(("route", "said"), [("missing", "answered 404"), ("cut", "could not be fetched.*bytes")])
 def test_a_failed_download_says_what_was_answered_and_leaves_nothing(
     tmp_path: Path, server: str, route: str, said: str
 ) -> None:
     source = declared(url=f"{server}/{route}/{{period}}.parquet")
-    with pytest.raises(NoData, match=f"no file .*trips_2021-01.parquet.*{said}"):
+    with pytest.raises(NoData, match=rf"no file .*trips_2021-01\.parquet.*{said}"):
         locate(source, "2021-01", tmp_path, tmp_path / "downloads")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_without_network_or_url_the_message_says_where_to_put_the_file(tmp_path: Path) -> None:
     unreachable = declared(url="http://127.0.0.1:9/{period}.parquet")
-    with pytest.raises(NoData, match="could not be fetched.*put the file there"):
+    with pytest.raises(NoData, match=r"could not be fetched.*put the file there"):
         locate(unreachable, "2021-01", tmp_path, tmp_path / "downloads")
     with pytest.raises(NoData, match="has no url"):
         locate(declared(), "2021-01", tmp_path, tmp_path / "downloads")
@@ -355,7 +348,7 @@ def test_a_path_may_be_a_url_of_any_file_system(tmp_path: Path) -> None:
     import fsspec
 
     source = declared(path="memory://bucket/trips_{period}.parquet")
-    with pytest.raises(NoData, match="memory://bucket/trips_2021-02.parquet"):
+    with pytest.raises(NoData, match=r"memory://bucket/trips_2021-02\.parquet"):
         locate(source, "2021-02", tmp_path, tmp_path)
     for content in (b"first", b"second"):
         fsspec.filesystem("memory").pipe_file("/bucket/trips_2021-01.parquet", content)

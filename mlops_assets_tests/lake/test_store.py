@@ -40,8 +40,11 @@ def rows_of(lake: Lake, table: str, periods: list[str] | None = None) -> list[tu
     return con.execute(f"SELECT * FROM {lake.scan('m', table, periods)} ORDER BY ALL").fetchall()
 
 
-def files_below(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+def partitions_below(folder: Path) -> list[str]:
+    """Every file below a folder that is not an unused version, by name."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    used = {path.resolve() for path in files if path.is_symlink()}
+    return sorted(path.name for path in files if path.is_symlink() or path.resolve() not in used)
 
 
 def test_what_is_written_is_found_and_read(lake: Lake) -> None:
@@ -94,7 +97,7 @@ def test_an_empty_lake_has_nothing_and_a_missing_partition_says_what_to_do(lake:
     assert lake.models() == []
     assert lake.periods("m", "features") == []
     assert lake.find("m", "features", "2021-01") is None
-    with pytest.raises(MissingPartition, match="has no 2021-01.*mlops-assets backfill m 2021-01"):
+    with pytest.raises(MissingPartition, match=r"has no 2021-01.*mlops-assets backfill m 2021-01"):
         lake.partition("m", "features", "2021-01")
     with pytest.raises(MissingPartition, match="has no partition"):
         lake.scan("m", "features")
@@ -111,13 +114,15 @@ def test_a_column_that_older_partitions_lack_is_null_there(lake: Lake) -> None:
     assert found == [("2021-01", 1, None), ("2021-02", 2, "x")]
 
 
-def test_a_scan_of_the_whole_table_covers_partitions_written_later(tmp_path: Path) -> None:
+def test_a_scan_keeps_giving_the_rows_that_were_in_force_when_it_was_made(tmp_path: Path) -> None:
+    # DuckDB opens a file to plan and again to run: replacing it in between made rows of both (or an error).
     lake = Lake(tmp_path)
-    lake.write("m", "t", "2021-01", ROWS)
+    lake.write("m", "t", "2021-01", pa.table({"n": [1, 1]}))
     con = duckdb.connect()
-    con.execute(f"CREATE VIEW t AS SELECT * FROM {lake.scan('m', 't')}")
-    lake.write("m", "t", "2021-02", ROWS)
-    assert con.execute("SELECT DISTINCT period FROM t ORDER BY 1").fetchall() == [("2021-01",), ("2021-02",)]
+    planned = con.sql(f"SELECT n FROM {lake.scan('m', 't')}")
+    lake.write("m", "t", "2021-01", pa.table({"n": ["text"] * 5000}))
+    assert planned.fetchall() == [(1,), (1,)]
+    assert con.sql(f"SELECT count(*), min(n) FROM {lake.scan('m', 't')}").fetchall() == [(5000, "text")]
 
 
 def test_a_repeated_period_column_is_left_to_the_path_and_another_one_is_refused(tmp_path: Path) -> None:
@@ -136,14 +141,14 @@ def test_an_unpartitioned_table_keeps_a_period_column_of_its_own(lake: Lake) -> 
     assert rows_of(lake, "total") == [(3, "all")]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_the_digest_is_that_of_the_content_in_any_order_and_batching(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     lake = Lake(tmp_path_factory.mktemp("lake"))
     cells = st.tuples(st.none() | st.integers(0, 3), st.none() | st.sampled_from(["a", "b"]))
-    rows = data.draw(st.lists(cells, min_size=1, max_size=12))
+    rows = data.draw(st.lists(cells, min_size=1, max_size=8))
     schema = pa.schema([("n", pa.int64()), ("s", pa.string())])
 
     def digest(content: list[tuple], batch_rows: int) -> str:
@@ -154,8 +159,8 @@ def test_the_digest_is_that_of_the_content_in_any_order_and_batching(
         return lake.write("m", "t", "2021-01", reader).digest
 
     first = digest(rows, 5)
-    assert digest(data.draw(st.permutations(rows)), data.draw(st.integers(1, 12))) == first
-    changed = data.draw(st.lists(cells, min_size=1, max_size=12))
+    assert digest(data.draw(st.permutations(rows)), data.draw(st.integers(1, 8))) == first
+    changed = data.draw(st.lists(cells, min_size=1, max_size=8))
     same = sorted(map(repr, changed)) == sorted(map(repr, rows))
     assert (digest(changed, 5) == first) == same
 
@@ -201,7 +206,7 @@ def test_a_write_that_fails_leaves_the_earlier_partition_and_no_file_of_its_own(
     with pytest.raises(OSError, match="the disk is full"):
         lake.write("m", "t", "2021-01", reader)
     assert lake.find("m", "t", "2021-01") == before
-    assert files_below(tmp_path) == ["data.parquet"]
+    assert partitions_below(tmp_path) == ["data.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +215,7 @@ def test_a_write_that_fails_leaves_the_earlier_partition_and_no_file_of_its_own(
 def test_a_name_can_not_lead_out_of_the_lake(tmp_path: Path, model: str, table: str, period: str) -> None:
     with pytest.raises(ValueError, match="can't name"):
         Lake(tmp_path / "lake").write(model, table, period, ROWS)
-    assert files_below(tmp_path) == []
+    assert partitions_below(tmp_path) == []
 
 
 def test_facts_that_json_can_not_hold_and_tables_without_columns_are_refused(tmp_path: Path) -> None:
@@ -221,7 +226,7 @@ def test_facts_that_json_can_not_hold_and_tables_without_columns_are_refused(tmp
         lake.write("m", "t", "2021-01", pa.table({}))
     with pytest.raises(ValueError, match="columns occur twice: a"):
         lake.write("m", "t", "2021-01", pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]))
-    assert files_below(tmp_path) == []
+    assert partitions_below(tmp_path) == []
 
 
 def test_a_foreign_or_broken_file_in_the_lake_is_named(tmp_path: Path) -> None:
@@ -235,15 +240,29 @@ def test_a_foreign_or_broken_file_in_the_lake_is_named(tmp_path: Path) -> None:
         lake.find("m", "t", "2021-01")
 
 
-def test_leftovers_of_killed_writers_are_swept_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
+def test_leftovers_of_killed_writers_are_swept_and_files_of_living_ones_are_not(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
-    folder = Path(lake.write("m", "t", "2021-01", ROWS).url).parent
-    old, young = folder / ".old.tmp", folder / ".young.tmp"
-    old.write_text("half")
-    young.write_text("half")
-    os.utime(old, (time.time() - 7200, time.time() - 7200))
+    current = Path(lake.write("m", "t", "2021-01", ROWS).url)
+    hours_ago = (time.time() - 7200, time.time() - 7200)
+    for name in (".old.parquet", ".old.tmp", ".young.parquet", ".young.tmp"):
+        current.with_name(name).write_text("half")
+        if "old" in name:
+            os.utime(current.with_name(name), hours_ago)
+    os.utime(current, hours_ago)  # the version in force may be of any age
+    lake.write("m", "t", "2021-02", ROWS)
+    assert partitions_below(tmp_path) == [".young.parquet", ".young.tmp", "data.parquet", "data.parquet"]
+
+
+def test_a_replaced_version_stays_for_its_readers_and_is_then_removed(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    current = Path(lake.write("m", "t", "2021-01", ROWS).url)
+    first = current.resolve()
+    os.utime(first, (time.time() - 7200, time.time() - 7200))  # old, but replaced only now
     lake.write("m", "t", "2021-01", ROWS)
-    assert files_below(tmp_path) == [".young.tmp", "data.parquet"]
+    assert first.exists()
+    os.utime(first, (time.time() - 7200, time.time() - 7200))
+    lake.write("m", "t", "2021-01", ROWS)
+    assert not first.exists()
 
 
 WRITER = """
@@ -283,10 +302,10 @@ def test_two_writers_and_a_reader_at_once_never_see_half_a_partition(tmp_path: P
             for period in lake.periods("m", "t"):
                 found = lake.partition("m", "t", period)
                 assert found.rows == 1000 + found.facts["n"]
-                query = f"SELECT count(*), min(n), max(n), count(DISTINCT writer) FROM {lake.scan('m', 't', [period])}"
-                rows, low, high, authors = con.execute(query).fetchall()[0]
-                assert (low, authors) == (high, 1)
-                assert rows == 1000 + low
+                seen = con.sql(f"SELECT n, writer FROM {lake.scan('m', 't', [period])}").to_arrow_table()
+                (n,) = seen.column("n").unique().to_pylist()
+                assert seen.num_rows == 1000 + n
+                assert len(seen.column("writer").unique()) == 1
                 looked += 1
     finally:
         for writer in writers:
@@ -295,7 +314,7 @@ def test_two_writers_and_a_reader_at_once_never_see_half_a_partition(tmp_path: P
     assert [writer.returncode for writer in writers] == [0, 0]
     assert looked > rounds
     assert lake.periods("m", "t") == ["2021-01", "2021-02", "2021-03"]
-    assert files_below(tmp_path) == ["data.parquet"] * 3
+    assert {path.name for path in tmp_path.rglob("*") if path.suffix == ".tmp"} == set()
 
 
 def test_a_writer_killed_halfway_leaves_the_earlier_partition_as_it_was(tmp_path: Path) -> None:

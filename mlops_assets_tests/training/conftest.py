@@ -41,9 +41,7 @@ def small_ebm() -> Candidate:
 
 @pytest.fixture(scope="session")
 def trained(splits: tuple[Split, Split, Split], small_ebm: Candidate) -> Trained:
-    return train(
-        *splits, candidates=[small_ebm], kinds=KINDS, target=Target(column="is_cash"), metric="f1", trials=2
-    )
+    return train(*splits, candidates=[small_ebm], kinds=KINDS, target=Target(column="is_cash"), metric="f1", trials=2)
 
 
 @pytest.fixture

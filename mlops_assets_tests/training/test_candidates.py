@@ -125,3 +125,8 @@ def test_a_positive_value_keeps_its_type():
     assert Target(column="y", positive=True).positive is True
     assert Target(column="y", positive="yes").positive == "yes"
     assert Target(column="y", positive=2).positive == 2
+
+
+def test_a_number_that_yaml_reads_as_text_is_refused():
+    with pytest.raises(ValidationError, match=r"tol: '1e-4' is text.*1\.0e-04"):
+        Candidate(estimator="sklearn.linear_model.LogisticRegression", params={"tol": "1e-4"})

@@ -32,9 +32,7 @@ FARE = Target(column="fare_amount", task="regression")
 
 def fitted(path, trips, params=None, **more):
     candidate = Candidate(estimator=path, **more)
-    pipeline = build_pipeline(
-        candidate, KINDS, CLASSIFIERS.get(path, {}) | (params or {}), 42, "classification"
-    )
+    pipeline = build_pipeline(candidate, KINDS, CLASSIFIERS.get(path, {}) | (params or {}), 42, "classification")
     return pipeline.fit(trips[COLUMNS], trips["is_cash"].to_numpy())
 
 
@@ -82,9 +80,7 @@ def test_regressors_predict_amounts(path, trips):
 def test_json_like_records_score_as_the_partition_does(path, trips):
     pipeline = fitted(path, trips)
     rows = trips[COLUMNS].head(20)
-    as_text = rows.astype(object).map(
-        lambda v: None if pd.isna(v) else f"{v:g}" if isinstance(v, float) else str(v)
-    )
+    as_text = rows.astype(object).map(lambda v: None if pd.isna(v) else f"{v:g}" if isinstance(v, float) else str(v))
     as_text["PULocationID"] = rows["PULocationID"].astype(float)
     shuffled = as_text[COLUMNS[::-1]].assign(unknown_column=1)
     np.testing.assert_allclose(scores(pipeline, shuffled, CASH), scores(pipeline, rows, CASH), atol=1e-4)
@@ -92,9 +88,7 @@ def test_json_like_records_score_as_the_partition_does(path, trips):
 
 def test_a_missing_column_is_named_with_what_it_may_be_called_now(trips):
     pipeline = fitted("sklearn.naive_bayes.GaussianNB", trips)
-    with pytest.raises(
-        MissingFeatureError, match=r"missing feature column PULocationID; is it called PULocation_ID"
-    ):
+    with pytest.raises(MissingFeatureError, match=r"missing feature column PULocationID; is it called PULocation_ID"):
         scores(pipeline, trips.rename(columns={"PULocationID": "PULocation_ID"}), CASH)
 
 

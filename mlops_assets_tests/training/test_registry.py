@@ -229,17 +229,13 @@ def test_nothing_is_logged_into_somebody_else_s_active_run(store, trained, tmp_p
 def test_other_families_survive_the_registry(store, splits, path, params, calibration):
     client, experiment_id, _ = store
     candidate = Candidate(estimator=path, params=params, calibration=calibration)
-    found = train(
-        *splits, candidates=[candidate], kinds=KINDS, target=Target(column="is_cash"), metric="auc", trials=1
-    )
+    found = train(*splits, candidates=[candidate], kinds=KINDS, target=Target(column="is_cash"), metric="auc", trials=1)
     with tracking.open_run(client, experiment_id, path) as run_id:
         logged = registry.log_model(client, run_id, found, example=splits[0].features, periods=PERIODS)
     name = f"family-{path}"
     number = registry.register(client, name, run_id, logged.uri, "print")
     loaded = registry.load(client, name, number)
-    np.testing.assert_allclose(
-        scores(loaded.pipeline, splits[2].features, found.target), found.test_scores, rtol=1e-6
-    )
+    np.testing.assert_allclose(scores(loaded.pipeline, splits[2].features, found.target), found.test_scores, rtol=1e-6)
     assert loaded.reference_profile is None
 
 

@@ -72,9 +72,7 @@ def test_a_candidate_with_nothing_to_search_runs_once(splits):
 
 
 def test_a_finite_space_is_not_searched_twice(splits):
-    forest = Candidate(
-        estimator=FOREST, params={"n_estimators": 3}, search={"max_depth": {"categorical": [2, 4]}}
-    )
+    forest = Candidate(estimator=FOREST, params={"n_estimators": 3}, search={"max_depth": {"categorical": [2, 4]}})
     found = search(splits, [forest], trials=8)
     fitted = [t.params["max_depth"] for t in found.trials if t.state == "complete"]
     assert sorted(fitted) == [2, 4]
@@ -90,9 +88,7 @@ def test_the_search_begins_at_the_parameters_that_the_yaml_names(splits):
 
 
 def test_a_failing_trial_is_recorded_and_the_search_goes_on(splits):
-    odd = Candidate(
-        estimator=FOREST, params={"n_estimators": 3}, search={"max_depth": {"categorical": [-1, 3]}}
-    )
+    odd = Candidate(estimator=FOREST, params={"n_estimators": 3}, search={"max_depth": {"categorical": [-1, 3]}})
     seen = []
     found = search(splits, [odd], trials=6, on_trial=seen.append)
     states = {t.params["max_depth"]: t.state for t in found.trials if t.state != "repeated"}
@@ -132,9 +128,7 @@ def test_a_metric_of_the_other_task_is_refused(splits):
 def test_regression_is_chosen_by_the_lowest_error(trips):
     kinds = {c: k for c, k in KINDS.items() if c != "fare_amount"}
     parts = [Split(trips[i::3], trips["fare_amount"].to_numpy()[i::3]) for i in range(3)]
-    ridge = Candidate(
-        estimator="sklearn.linear_model.Ridge", search={"alpha": {"float": [0.01, 100], "log": True}}
-    )
+    ridge = Candidate(estimator="sklearn.linear_model.Ridge", search={"alpha": {"float": [0.01, 100], "log": True}})
     mean = Candidate(estimator="sklearn.dummy.DummyRegressor")
     found = train(
         *parts,

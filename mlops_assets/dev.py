@@ -1,0 +1,200 @@
+"""`mlops-assets dev`: Dagster, MLflow, Evidently and the report pages as one, on this machine only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from mlops_assets.home import PROJECT, Home
+
+HOST = "127.0.0.1"
+READY_SECONDS = 120
+STOP_SECONDS = 20
+
+
+class PortTaken(RuntimeError):
+    """Something else listens where a server should."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A program to run, and what a person finds at its address."""
+
+    name: str
+    port: int
+    command: Sequence[str]
+    shows: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+
+def servers(ports: Mapping[str, int]) -> list[Server]:
+    """The programs of `dev`, by the ports for `dagster`, `mlflow`, `evidently` and `reports`."""
+    home = Home.from_env()
+    for folder in (home.reports, home.evidently, home.artifacts):
+        folder.mkdir(parents=True, exist_ok=True)
+    python = [sys.executable, "-m"]
+    workspace = str(PROJECT / "workspace.yaml")
+    mlflow = ["mlflow", "server", "--backend-store-uri", home.tracking_uri, "--default-artifact-root"]
+    mlflow += [home.artifacts.as_uri(), "--workers", "1", "--host", HOST, "--port", str(ports["mlflow"])]
+    dagster = ["dagster", "dev", "-w", workspace, "--host", HOST, "--port", str(ports["dagster"])]
+    evidently = ["evidently", "ui", "--workspace", str(home.evidently), "--host", HOST]
+    reports = ["http.server", str(ports["reports"]), "--bind", HOST, "--directory", str(home.reports)]
+    return [
+        Server("Dagster", ports["dagster"], python + dagster, "lineage, partitions, checks, runs"),
+        Server("MLflow", ports["mlflow"], python + mlflow, "experiments, trials, the model registry"),
+        Server(
+            "Evidently",
+            ports["evidently"],
+            [_script("evidently"), *evidently[1:], "--port", str(ports["evidently"])],
+            "drift panels over the periods",
+        ),
+        Server("Reports", ports["reports"], python + reports, "Evidently's page of each period"),
+    ]
+
+
+def _script(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def serve(ports: Mapping[str, int]) -> None:
+    """Start all servers, say where they are, and stop them together on Ctrl-C or when one of them ends.
+
+    Raises PortTaken before anything is started.
+    """
+    home = Home.from_env()
+    home.prepare_dagster()
+    wanted = servers(ports)
+    for server in wanted:
+        _check_free(server)
+    _initialise_mlflow(home)
+    environment = _environment(wanted)
+    logs = home.root / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    running: list[subprocess.Popen[bytes]] = []
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        for server in wanted:
+            with (logs / f"{server.name.lower()}.log").open("wb") as log:
+                running.append(
+                    subprocess.Popen(
+                        server.command,
+                        env=environment,
+                        cwd=PROJECT,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                        preexec_fn=_default_signals,  # noqa: PLW1509 - no thread runs yet
+                    )
+                )
+        print("Starting; the first time takes up to half a minute ...", flush=True)
+        _wait_until_ready(wanted, running, logs)
+        print("\nReady:", flush=True)
+        for server in wanted:
+            print(f"  {server.name:<10} {server.url:<24} {server.shows}", flush=True)
+        print(f"\nLogs are in {logs}. Ctrl-C stops everything.", flush=True)
+        _watch(wanted, running, logs)
+    except KeyboardInterrupt:
+        print("\nStopping ...", flush=True)
+    finally:
+        _stop(running)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _default_signals() -> None:
+    # A shell that starts us in the background has told us to ignore Ctrl-C; children would inherit that, and `dagster
+    # dev` could never be stopped.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _check_free(server: Server) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, server.port))
+        except OSError as error:
+            raise PortTaken(
+                f"port {server.port} is taken, so {server.name} can't use it; stop what listens there, or choose "
+                f"another with --{server.name.lower()}-port"
+            ) from error
+
+
+def _initialise_mlflow(home: Home) -> None:
+    from mlops_assets.training import tracking
+
+    tracking.initialise(home.tracking_uri, home.artifacts)
+
+
+def _environment(wanted: Sequence[Server]) -> dict[str, str]:
+    """The servers' environment: links in metadata made from now on lead to these ports."""
+    addresses = {f"MLOPS_{server.name.upper()}_URL": server.url for server in wanted}
+    quiet = {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, **addresses, **quiet, "PATH": path}
+
+
+def _wait_until_ready(wanted: Sequence[Server], running: Sequence[subprocess.Popen[bytes]], logs: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    for server, process in zip(wanted, running, strict=True):
+        while not _answers(server.url):
+            if process.poll() is not None:
+                raise RuntimeError(
+                    f"{server.name} ended with status {process.returncode}; its log: {logs}/{server.name.lower()}.log"
+                )
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"{server.name} does not answer at {server.url} after {READY_SECONDS} s; "
+                    f"its log: {logs}/{server.name.lower()}.log"
+                )
+            time.sleep(0.3)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def _watch(wanted: Sequence[Server], running: Sequence[subprocess.Popen[bytes]], logs: Path) -> None:
+    while True:
+        for server, process in zip(wanted, running, strict=True):
+            if process.poll() is not None:
+                raise RuntimeError(
+                    f"{server.name} ended with status {process.returncode}; its log: {logs}/{server.name.lower()}.log"
+                )
+        time.sleep(0.5)
+
+
+def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End the servers with all that they started: politely, then for good."""
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
