@@ -6,6 +6,7 @@ Nothing is repaired and no row is dropped. Judging values against a feature's ru
 
 from __future__ import annotations
 
+import csv
 import difflib
 import hashlib
 import os
@@ -78,7 +79,8 @@ with warnings.catch_warnings():
             default=[], description="Columns that identify a record. Default: the row's number in the source."
         )
         csv: dict[str, Any] = Field(
-            default={}, description="Options of DuckDB's read_csv, e.g. {delim: ';', nullstr: 'NA'}."
+            default={},
+            description="Options of DuckDB's read_csv, e.g. {delim: ';', nullstr: 'NA'}; `names` for no header.",
         )
 
         @model_validator(mode="after")
@@ -113,6 +115,8 @@ with warnings.catch_warnings():
                     raise ValueError(f"path {self.path!r} has to lie below the data folder, or be a URL")
             if self.kind_of_file != "csv" and self.csv:
                 raise ValueError("csv options are given, but the format is parquet")
+            for option in self.csv:
+                _check_csv_option(option)
             return self
 
         @property
@@ -340,21 +344,50 @@ def _open(source: Source, path: Path, con: duckdb.DuckDBPyConnection) -> _Scan |
         table = f"read_parquet({literal}, hive_partitioning = false)"
         rows = con.sql(f"SELECT num_rows FROM parquet_file_metadata({literal})").fetchall()[0][0]
     else:
-        # Everything as text, so that one odd value is a problem with a name and not an unreadable file.
-        table = f"read_csv({literal}, {_csv_options(source)})"
+        # As text, so that one odd value is a problem with a name and not an unreadable file.
+        table = _csv_table(source, literal, con)
         numbered = f"(SELECT *, row_number() OVER () - 1 AS __row FROM {table})"
         rows = None
     described = con.sql(f"DESCRIBE SELECT * FROM {table}").fetchall()
     return _Scan(numbered, {name: kind.strip('"') for name, kind, *_ in described}, rows)
 
 
-def _csv_options(source: Source) -> str:
-    # RFC 4180 unless said otherwise. DuckDB could guess the dialect, but takes half a second for 200 columns,
-    # again for every query, and a guess that changes from one month to the next would change the data.
-    dialect = {"delim": "\t" if ".tsv" in source.path.lower() else ",", "quote": '"', "escape": '"'}
+def _csv_table(source: Source, path: str, con: duckdb.DuckDBPyConnection) -> str:
+    """The FROM expression of a CSV file, every column as text."""
+    # RFC 4180 unless said otherwise, and nothing is guessed: DuckDB's sniffer takes half a second for 200 columns,
+    # again for every query, and steps over the lines at the top that don't fit its guess.
+    delimiter = "\t" if ".tsv" in source.path.lower() else ","
     given = {_CSV_SYNONYMS.get(name.lower(), name.lower()): value for name, value in source.csv.items()}
-    options = {"header": True, **dialect, **given, "all_varchar": True, "hive_partitioning": False}
-    return ", ".join(f"{name} = {_literal(value)}" for name, value in options.items())
+    names = given.pop("names", None)
+    options = {"header": names is None, "delim": delimiter, "quote": '"', "escape": '"', "skip": 0} | given
+    if names is None:
+        names = _csv_header(path, options, con)
+    columns = dict.fromkeys(_distinct(names), "VARCHAR")
+    options |= {"auto_detect": False, "columns": columns, "hive_partitioning": False}
+    return f"read_csv({path}, {', '.join(f'{name} = {_literal(value)}' for name, value in options.items())})"
+
+
+def _csv_header(path: str, options: dict[str, Any], con: duckdb.DuckDBPyConnection) -> list[str]:
+    # Read by DuckDB as one column of text, because it knows the compression and the encoding.
+    whole = {"delim": "\x01", "quote": "", "escape": "", "header": False, "columns": {"line": "VARCHAR"}}
+    wanted = {name: options[name] for name in ("skip", "encoding", "compression") if name in options}
+    spelled = ", ".join(f"{name} = {_literal(value)}" for name, value in (whole | wanted).items())
+    found = con.sql(f"SELECT line FROM read_csv({path}, auto_detect = false, {spelled}) LIMIT 1").fetchall()
+    line = str(found[0][0] or "") if found else ""
+    cells = next(csv.reader([line], delimiter=options["delim"], quotechar=options["quote"] or None), [])
+    return [cell.strip() for cell in cells] or [""]
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    seen: set[str] = set()
+    distinct = []
+    for n, given in enumerate(names):
+        name = given or f"column{n}"
+        while name.lower() in seen:
+            name += "_"
+        seen.add(name.lower())
+        distinct.append(name)
+    return distinct
 
 
 def _parquet_damage(path: Path) -> Problem | None:
@@ -387,11 +420,11 @@ def _parquet_damage(path: Path) -> Problem | None:
 
 def _unreadable(source: Source, path: Path, error: Exception) -> Problem:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = " ".join(lines)[:300]
+    said = re.split(r"Possible (?:fixes|Solution)", " ".join(lines))[0].strip()[:300]
     fix = "Fetch the file again."
     if source.kind_of_file == "csv":
         fix = "Set the source's csv options (delim, quote, encoding, …) to what the file has."
-        if re.search(r"(?i)unicode|utf-?8|encod", said):
+        if re.search(r"(?i)invalid unicode|not utf-8", said):
             fix = "The file is not UTF-8: set csv: {encoding: latin-1}, or convert it."
     return Problem("unreadable", None, f"{path.name}: {said}", f"a readable {source.kind_of_file} file", fix=fix)
 
@@ -671,6 +704,20 @@ def _check_type(name: str, kind: str) -> None:
             f"schema column {name!r} has the type {kind!r}, which DuckDB does not know; "
             "expected e.g. BIGINT, DOUBLE, VARCHAR, BOOLEAN, DATE or TIMESTAMP"
         ) from error
+
+
+def _check_csv_option(name: str) -> None:
+    import duckdb
+
+    with duckdb.connect(config={"threads": 1}) as con:
+        listed = con.sql(
+            "SELECT DISTINCT unnest(parameters) FROM duckdb_functions() WHERE function_name = 'read_csv'"
+        ).fetchall()
+    known = sorted({option for (option,) in listed} - {"col0"})
+    if name.lower() not in {*known, "names"}:
+        raise ValueError(
+            f"csv has the option {name!r}, which DuckDB's read_csv does not know{_did_you_mean(name, known)}"
+        )
 
 
 def _check_template(role: str, text: str) -> None:

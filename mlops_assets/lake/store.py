@@ -18,6 +18,7 @@ Here: files and their footers. Queries over them are `lake.connection`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
 import json
@@ -418,13 +419,19 @@ def _write_parquet(
     return digest.rows, digest.text()
 
 
+@functools.cache
+def _hashing(pid: int) -> duckdb.DuckDBPyConnection:
+    """A database that only hashes. Opening one costs more than a small partition; a forked process needs its own."""
+    import duckdb
+
+    return duckdb.connect(config={"threads": 1})
+
+
 class _Digest:
     """The order-independent content hash that `Lake.write` documents."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        import duckdb
-
-        self._con = duckdb.connect(config={"threads": 1})
+        self._con = _hashing(os.getpid()).cursor()
         self._con.register("batch", schema.empty_table())
         # DuckDB's types, because Arrow has several for the same content (string, large_string, string_view).
         described = self._con.execute("DESCRIBE batch").fetchall()

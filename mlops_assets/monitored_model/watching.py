@@ -84,12 +84,12 @@ def predictions(bench: Workbench, period: str) -> Outcome:
     model = champion_model(bench, period) if reason is None else None
     if reason is None and model is None:
         reason = NO_CHAMPION
+    # Before the stream is opened: DuckDB takes no other statement while a result is being read.
+    schema = predictions_schema(bench)
     if model is None:
-        schema = predictions_schema(bench)
         return Outcome(bench.write(PREDICTIONS, period, schema.empty_table(), reason=reason))
     columns = [name for name in columns_of(spec) if name != spec.target.column]
     source = query_batches(bench.con, f"SELECT {bench.columns_sql(columns)} FROM {bench.scan(FEATURES, [period])}")
-    schema = predictions_schema(bench)
     scored = pa.RecordBatchReader.from_batches(schema, _scored(source, model, bench, schema))
     partition = bench.write(PREDICTIONS, period, scored, facts={"version": model.version, "cut": model.cut})
     return Outcome(partition, _predictions_metadata(bench, period, model))

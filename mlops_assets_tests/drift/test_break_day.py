@@ -74,9 +74,7 @@ def test_a_change_from_the_first_day_is_no_jump(con: duckdb.DuckDBPyConnection) 
 
 def test_days_with_too_few_rows_to_tell_are_skipped(con: duckdb.DuckDBPyConnection) -> None:
     reference, current = month(con, REFERENCE_FIRST), month(con, FIRST, fee="day >= 19")
-    thin = current.between(FIRST, date(2022, 12, 24)) + month(con, FIRST, per_day=3).between(
-        date(2022, 12, 25), LAST
-    )
+    thin = current.between(FIRST, date(2022, 12, 24)) + month(con, FIRST, per_day=3).between(date(2022, 12, 25), LAST)
     assert breaks(reference, thin, {"fee": 0.25})["fee"].since == date(2022, 12, 19)
     found = breaks(reference, month(con, FIRST, per_day=3), {"fee": 0.25})["fee"]
     assert (found.since, found.judged) == (None, False)
@@ -113,9 +111,7 @@ def test_a_reference_without_days_is_compared_as_a_whole(con: duckdb.DuckDBPyCon
 def test_rows_without_days_have_no_break(con: duckdb.DuckDBPyConnection) -> None:
     kinds: dict[str, Any] = {"fee": "numeric"}
     current = profile(con, "(SELECT 1.0 AS fee FROM range(1000))", kinds, None)
-    assert (
-        break_day(month(con, REFERENCE_FIRST), current, {"fee": 0.25}, first_day=FIRST, last_day=LAST) is None
-    )
+    assert break_day(month(con, REFERENCE_FIRST), current, {"fee": 0.25}, first_day=FIRST, last_day=LAST) is None
 
 
 def test_psi_by_day_is_the_psi_of_the_days_profile_when_the_reference_is_thin(

@@ -38,9 +38,7 @@ def categorical(values: Any) -> ColumnProfile:
 @given(numbers, numbers)
 def test_kolmogorov_smirnov_and_wasserstein_agree_with_scipy(a: list[float], b: list[float]) -> None:
     left, right = numeric(a), numeric(b)
-    assert distances.kolmogorov_smirnov(left, right) == pytest.approx(
-        stats.ks_2samp(a, b).statistic, abs=1e-12
-    )
+    assert distances.kolmogorov_smirnov(left, right) == pytest.approx(stats.ks_2samp(a, b).statistic, abs=1e-12)
     scale = max(map(abs, a + b)) + 1
     expected = stats.wasserstein_distance(a, b)
     assert distances.wasserstein(left, right) == pytest.approx(expected, abs=1e-9 * scale)
@@ -209,9 +207,7 @@ def assert_equals_evidently(
     assert set(theirs) == {*numerical, *categorical_}
     for name, (method, value, threshold) in theirs.items():
         make = numeric if name in numerical else categorical
-        sides = [
-            make(None if pd.isna(v) else v for v in side[name].tolist()) for side in (reference, current)
-        ]
+        sides = [make(None if pd.isna(v) else v for v in side[name].tolist()) for side in (reference, current)]
         ours = distances.evidently_score(*sides)
         assert ours is not None
         assert (ours.display_name, ours.threshold) == (method, threshold), name
@@ -224,9 +220,7 @@ def synthetic(rng: np.random.Generator, rows: int, shift: float) -> pd.DataFrame
     return pd.DataFrame(
         {
             "continuous": continuous,
-            "with_gaps": np.where(
-                rng.random(rows) < 0.2, np.nan, np.where(continuous > 2.5, np.inf, continuous)
-            ),
+            "with_gaps": np.where(rng.random(rows) < 0.2, np.nan, np.where(continuous > 2.5, np.inf, continuous)),
             "skewed": rng.lognormal(shift, 1, rows).round(1),
             "whole": rng.poisson(4 + 4 * shift, rows),
             "few": rng.choice([0.0, 0.5, 2.5], rows, p=[0.7 - shift, 0.2, 0.1 + shift]),

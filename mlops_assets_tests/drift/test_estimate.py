@@ -112,9 +112,7 @@ def test_a_profile_of_scores_gives_the_same_estimate_as_the_scores() -> None:
     calibration = ScoreCalibration.fit(*labelled(1000, seed=0))
     scores = labelled(1000, seed=1)[0]
     profile = ColumnProfile.of("score", "numeric", scores)
-    assert expected_metrics(profile, calibration, 0.5) == expected_metrics(
-        ScoreHistogram.of(scores), calibration, 0.5
-    )
+    assert expected_metrics(profile, calibration, 0.5) == expected_metrics(ScoreHistogram.of(scores), calibration, 0.5)
 
 
 def test_metrics_that_are_not_defined_are_none_and_not_zero() -> None:
@@ -171,9 +169,7 @@ def test_on_quiet_taxi_months_the_estimate_is_near_the_truth() -> None:
     calibration = ScoreCalibration.fit_histogram(scored("2021-03"))
     for month in ("2021-04", "2021-05"):
         month_scores = scored(month)
-        estimated = expected_metrics(
-            ScoreHistogram(month_scores.values, month_scores.counts), calibration, cut=0.5
-        )
+        estimated = expected_metrics(ScoreHistogram(month_scores.values, month_scores.counts), calibration, cut=0.5)
         realised = realised_metrics(month_scores, cut=0.5)
         assert estimated["auc"] == pytest.approx(realised["auc"], abs=0.01)
         assert estimated["accuracy"] == pytest.approx(realised["accuracy"], abs=0.02)

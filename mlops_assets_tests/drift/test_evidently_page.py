@@ -60,17 +60,13 @@ def runs(workspace: Path) -> list[dict[str, Any]]:
 def test_the_page_says_model_period_verdict_and_notes_and_loads_nothing_from_elsewhere(
     tmp_path: Path,
 ) -> None:
-    page = page_of(
-        tmp_path, rows(), rows(seed=1), title="severe: fare_amount", notes=["Reference: champion v5"]
-    )
+    page = page_of(tmp_path, rows(), rows(seed=1), title="severe: fare_amount", notes=["Reference: champion v5"])
     html = page.html.read_text("utf-8")
     assert "<title>taxi 2022-12: data drift</title>" in html
     assert r"taxi \u00b7 2022-12" in html
     assert "Reference: champion v5" in html
     assert "Dataset drift detection threshold" not in html  # a second verdict, with another threshold
-    assert (
-        r"severe: fare\\_amount" in html
-    )  # Markdown characters are escaped, and the backslash in JSON again
+    assert r"severe: fare\\_amount" in html  # Markdown characters are escaped, and the backslash in JSON again
     assert not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)\s*=\s*[\"']?(?:https?:)?//", html)
     assert not re.findall(r"url\((?!data:|#|\"#|'#|\"data:|'data:)[^)]*https?:", html)
 
@@ -94,9 +90,7 @@ def test_drifted_columns_are_those_that_evidently_counts(tmp_path: Path, n: int)
 def test_columns_that_cannot_be_compared_are_left_out_with_a_reason(tmp_path: Path) -> None:
     reference = rows().assign(empty=1.0, gone=1.0, words=1.0)
     current = rows(seed=1).assign(empty=None, new=2.0, words="many")
-    kinds: dict[str, Kind] = {**KINDS} | dict.fromkeys(
-        ["empty", "gone", "new", "nowhere", "words"], "numeric"
-    )
+    kinds: dict[str, Kind] = {**KINDS} | dict.fromkeys(["empty", "gone", "new", "nowhere", "words"], "numeric")
     page = page_of(tmp_path, reference, current, kinds)
     assert page.left_out == {
         "empty": "only nulls in this period",
@@ -133,9 +127,7 @@ def test_a_category_read_as_float_in_one_month_is_the_same_category(tmp_path: Pa
 
 
 def test_a_page_without_any_comparable_column_is_still_a_page(tmp_path: Path) -> None:
-    page = page_of(
-        tmp_path, rows()[["fare"]], rows()[["zone"]], workspace=tmp_path / "workspace", title="none: new"
-    )
+    page = page_of(tmp_path, rows()[["fare"]], rows()[["zone"]], workspace=tmp_path / "workspace", title="none: new")
     assert set(page.left_out) == {"fare", "zone"}
     assert page.drifted_share == 0
     assert "none: new" in page.html.read_text("utf-8")
@@ -151,9 +143,7 @@ def test_samples_of_the_wrong_size_are_refused_before_anything_is_written(tmp_pa
 def test_the_workspace_has_one_run_per_period_at_the_periods_start(tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     first = page_of(tmp_path, rows(), rows(seed=1), workspace=workspace)
-    page_of(
-        tmp_path, rows(), rows(seed=2), workspace=workspace, period="2023-01", timestamp=datetime(2023, 1, 1)
-    )
+    page_of(tmp_path, rows(), rows(seed=2), workspace=workspace, period="2023-01", timestamp=datetime(2023, 1, 1))
     again = page_of(tmp_path, rows(), rows(seed=3), workspace=workspace, tags=["second"])
     assert (again.project_id, again.snapshot_id) == (first.project_id, first.snapshot_id)
     assert sorted((r["timestamp"][:10], r["tags"]) for r in runs(workspace)) == [
@@ -171,9 +161,7 @@ def test_evidently_reads_the_workspace_with_its_panels(tmp_path: Path) -> None:
     assert project.name == "taxi"
     assert project_url_path("taxi").endswith(str(project.id))
     titles = [panel.title for panel in project.dashboard.model().panels]
-    assert {"Share of drifted columns", "Drift of the champion's scores", "Drift of each column"} <= set(
-        titles
-    )
+    assert {"Share of drifted columns", "Drift of the champion's scores", "Drift of each column"} <= set(titles)
     assert page.project_id is not None
     assert Workspace.create(str(workspace)).list_runs(page.project_id)
 

@@ -71,9 +71,7 @@ def test_the_worst_column_is_on_top_in_red_and_the_break_is_dated(drawn: list[Fi
     assert labels[0].get_text() == "improvement_surcharge"
     assert [label.get_color() == pictures.ALARM for label in labels] == [True] + [False] * 15
     assert "since 19 Dec 2022" in texts(drawn[0])
-    assert [np.asarray(line.get_xdata())[0] for line in axes.get_lines()] == [
-        18
-    ]  # between the 18th and the 19th
+    assert [np.asarray(line.get_xdata())[0] for line in axes.get_lines()] == [18]  # between the 18th and the 19th
 
 
 def test_the_thresholds_are_on_the_colour_bar_and_turn_the_colours(drawn: list[Figure]) -> None:

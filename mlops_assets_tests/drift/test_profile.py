@@ -31,9 +31,7 @@ rows = st.lists(
     ),
     max_size=30,
 )
-TYPES = pa.schema(
-    [("at", pa.timestamp("us")), ("amount", pa.float64()), ("flag", pa.bool_()), ("city", pa.string())]
-)
+TYPES = pa.schema([("at", pa.timestamp("us")), ("amount", pa.float64()), ("flag", pa.bool_()), ("city", pa.string())])
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +83,7 @@ def test_days_can_be_cut_out(con: duckdb.DuckDBPyConnection) -> None:
     given_rows = [(FIRST + timedelta(days=i % 5), float(i), True, "x") for i in range(50)]
     made = of_rows(con, [*given_rows, (None, 1.0, False, "y")])
     assert made.days == [date(2022, 12, d) for d in range(1, 6)]
-    assert made.between(date(2022, 12, 2), date(2022, 12, 3)) == made.on(
-        [date(2022, 12, 2), date(2022, 12, 3)]
-    )
+    assert made.between(date(2022, 12, 2), date(2022, 12, 3)) == made.on([date(2022, 12, 2), date(2022, 12, 3)])
     cut = made.between(date(2022, 12, 2), date(2022, 12, 3))
     assert cut.rows == 20
     assert cut.column("amount").distinct == 20
@@ -106,9 +102,7 @@ def test_nan_infinity_and_null_are_nulls_and_minus_zero_is_zero(con: duckdb.Duck
     assert (found.values.tolist(), found.counts.tolist(), found.nulls) == ([0.0], [2], 4)
 
 
-@pytest.mark.parametrize(
-    "type_", ["TINYINT", "BIGINT", "DOUBLE", "FLOAT", "DECIMAL(9,2)", "HUGEINT", "VARCHAR"]
-)
+@pytest.mark.parametrize("type_", ["TINYINT", "BIGINT", "DOUBLE", "FLOAT", "DECIMAL(9,2)", "HUGEINT", "VARCHAR"])
 def test_whole_numbers_as_categories_read_the_same_whatever_their_type(
     con: duckdb.DuckDBPyConnection, type_: str
 ) -> None:
@@ -130,9 +124,7 @@ def test_no_rows_make_an_empty_profile(con: duckdb.DuckDBPyConnection) -> None:
 
 
 # About 9,000 values at four significant digits, 900 at three.
-FINE = (
-    "(SELECT 0.1 + 0.9 * (hash(range) / 18446744073709551616) AS fine, range % 7 AS coarse FROM range(40000))"
-)
+FINE = "(SELECT 0.1 + 0.9 * (hash(range) / 18446744073709551616) AS fine, range % 7 AS coarse FROM range(40000))"
 
 
 def test_many_valued_columns_are_rounded_and_say_so(con: duckdb.DuckDBPyConnection) -> None:
@@ -162,9 +154,7 @@ magnitudes = st.floats(1e-15, 1e15)
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.one_of(magnitudes, magnitudes.map(lambda v: -v)), min_size=1, max_size=20), st.integers(2, 5)
-)
+@given(st.lists(st.one_of(magnitudes, magnitudes.map(lambda v: -v)), min_size=1, max_size=20), st.integers(2, 5))
 def test_rounding_gives_the_double_nearest_to_the_decimal(values: list[float], digits: int) -> None:
     found = significant(np.array(values), digits)
     for value, rounded in zip(values, found.tolist(), strict=True):

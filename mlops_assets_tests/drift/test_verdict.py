@@ -67,9 +67,7 @@ def test_below_the_share_a_severe_column_is_a_warning_of_the_period(con: duckdb.
 
 
 @pytest.mark.parametrize(("importance", "verdict"), [(30.0, "severe"), (10.0, "warning")])
-def test_an_important_severe_column_is_enough(
-    con: duckdb.DuckDBPyConnection, importance: float, verdict: str
-) -> None:
+def test_an_important_severe_column_is_enough(con: duckdb.DuckDBPyConnection, importance: float, verdict: str) -> None:
     limits = DriftThresholds(share=0.2)
     importances = {"x3": importance, "city": 100 - importance}
     report = against_stable(con, x3="(n * 6) % 97 + 60", thresholds=limits, importances=importances)
@@ -97,9 +95,7 @@ def test_a_constant_column_that_moves_is_severe_by_novelty(con: duckdb.DuckDBPyC
     limits = DriftThresholds(share=1)
     report = compare(reference, current, kinds, limits, importances={"x0": 1}, first_day=FIRST, last_day=LAST)
     assert report.verdict == "severe"
-    assert report.reasons[0] == (
-        "fee: 60 % of its values are ones that the reference never had (≥ 50 %): 1 (60 %)"
-    )
+    assert report.reasons[0] == ("fee: 60 % of its values are ones that the reference never had (≥ 50 %): 1 (60 %)")
     assert "constant in the reference (0.3)" in report.reasons[1]
 
 
@@ -147,9 +143,7 @@ def test_a_vanished_column_is_a_line(con: duckdb.DuckDBPyConnection) -> None:
 
 def test_a_new_column_is_a_line(con: duckdb.DuckDBPyConnection) -> None:
     report = against_stable(con, {**KINDS, "fresh": "numeric"}, fresh="n")
-    assert drift_of(report, "fresh").notes == (
-        "new: the reference has no such column, nothing to compare with",
-    )
+    assert drift_of(report, "fresh").notes == ("new: the reference has no such column, nothing to compare with",)
     assert report.verdict == "warning"
     assert report.severe_share == 0
 
@@ -169,9 +163,7 @@ def test_unseen_categories_are_named_with_their_share(con: duckdb.DuckDBPyConnec
     current = table(con, many, zone="CASE WHEN n % 50 = 0 THEN 999 ELSE n % 200 END")
     report = compare(reference, current, many, LIMITS, first_day=FIRST, last_day=LAST)
     rows = report.rows().to_pylist()
-    assert [(r["value"], r["direction"]) for r in rows if r["method"] == "unseen_share"] == [
-        (0.02, "999 (2 %)")
-    ]
+    assert [(r["value"], r["direction"]) for r in rows if r["method"] == "unseen_share"] == [(0.02, "999 (2 %)")]
 
 
 def test_a_column_at_warning_says_since_when_it_jumped(con: duckdb.DuckDBPyConnection) -> None:

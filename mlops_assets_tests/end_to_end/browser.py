@@ -64,9 +64,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """An empty page of its own session, which reaches files and this machine only."""
-    context = chromium.new_context(
-        viewport={"width": 1400, "height": 1000}, locale="en-GB", timezone_id="UTC"
-    )
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000}, locale="en-GB", timezone_id="UTC")
     context.route("**/*", _only_local)
     try:
         yield context.new_page()

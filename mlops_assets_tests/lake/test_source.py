@@ -122,6 +122,24 @@ def test_csv_values_are_cast_and_empty_ones_are_missing(tmp_path: Path) -> None:
     assert table.column("flag").to_pylist() == [None, "Y"]
 
 
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("\ufeffid,fare\r\n1,2.5\r\n", {}),
+        ('"id","fare"\n"1","2.5"\n', {}),
+        ("1,2.5\n", {"names": ["id", "fare"]}),
+        ("# made by hand\nid,fare\n1,2.5\n", {"skip": 1}),
+        ("id,,fare,fare\n1,7,2.5,8\n", {}),
+    ],
+)
+def test_headers_of_all_kinds_are_understood(tmp_path: Path, text: str, options: dict) -> None:
+    schema = {"id": "BIGINT", "fare": "DOUBLE"}
+    source = declared(path="trips_{period}.csv", csv=options, schema=schema, time_column=None)
+    reading = reading_of(csv(tmp_path, text), source)
+    assert reading.problems == ()
+    assert reading.reader.read_all().to_pylist() == [{"record_id": 0, "id": 1, "fare": 2.5}]
+
+
 def test_csv_options_reach_the_reader(tmp_path: Path) -> None:
     path = csv(tmp_path, "id;fare\n1;NA\n2;3,5\n")
     options = {"sep": ";", "nullstr": ["NA"], "decimal_separator": ","}
@@ -277,7 +295,8 @@ def test_a_row_with_too_many_fields_is_reported_with_its_line(tmp_path: Path) ->
     path = csv(tmp_path, "id,at,fare,flag\n1,2021-01-02,1.5,Y\n2,2021-01-02,1,5,Y,Y\n")
     (problem,) = reading_of(path, declared(path="trips_{period}.csv")).problems
     assert problem.code == "unreadable"
-    assert "3" in problem.found
+    assert "Line: 3" in problem.found
+    assert "Columns: 4 Found: 5" in problem.found
 
 
 # -- finding the file
@@ -374,6 +393,7 @@ def test_a_path_may_be_a_url_of_any_file_system(tmp_path: Path) -> None:
         ({"path": "{month}_{period}.parquet"}, "placeholder {month}"),
         ({"path": "{period}.dat"}, "set format"),
         ({"csv": {"delim": ";"}}, "format is parquet"),
+        ({"path": "{period}.csv", "csv": {"delimm": ";"}}, "did you mean 'delim'"),
         ({"paht": "x"}, "paht"),
     ],
 )

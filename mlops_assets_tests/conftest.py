@@ -1,0 +1,52 @@
+"""What every test relies on: a home of its own, and no traffic beyond this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before any library reads them: tests run in parallel on few cores, and none may phone home.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DAGSTER_DISABLE_TELEMETRY"] = "true"
+
+MLOPS_VARIABLES = ("MLOPS_HOME", "MLOPS_DATA_DIR", "MLOPS_LAKE_URL", "MLFLOW_TRACKING_URI", "DAGSTER_HOME")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh MLOPS_HOME for each test, whatever the environment says."""
+    for variable in MLOPS_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    root = tmp_path / "home"
+    monkeypatch.setenv("MLOPS_HOME", str(root))
+    return root
+
+
+@pytest.fixture(autouse=True, scope="session")
+def only_loopback() -> Iterator[None]:
+    """A test that reaches for another machine fails instead of depending on it."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(str(address[0])):
+            raise OSError(f"tests use no network beyond this machine, but something connects to {address[0]}")
+        connect(self, address)
+
+    socket.socket.connect = guarded  # type: ignore[method-assign]
+    yield
+    socket.socket.connect = connect  # type: ignore[method-assign]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
