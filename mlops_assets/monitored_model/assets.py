@@ -99,7 +99,8 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
             step="learning.challenger",
             description=f"The version trained in this period: searched with Optuna, chosen by {spec.metric} on "
             "validation, logged and registered in MLflow. When the period is severely apart from its window, it is "
-            "trained on the period's own rows since the break. The same data, SQL, spec and code reuse the registered version.",
+            "trained on the period's own rows since the break. The same data, SQL, spec and code reuse the "
+            "registered version.",
             kinds=frozenset({"mlflow", "optuna", "scikitlearn"}),
             depends_on={"features": window, "profile": window},
             checks=[

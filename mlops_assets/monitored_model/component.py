@@ -14,9 +14,11 @@ from mlops_assets.monitored_model.assets import build_assets, partitions
 from mlops_assets.monitored_model.features_sql import check_features_sql
 from mlops_assets.monitored_model.jobs import build_period_job, build_schedule
 from mlops_assets.monitored_model.resources import mlflow_period_run, mlflow_resource_key
+from mlops_assets.monitored_model.scaffold import MonitoredModelScaffolder
 from mlops_assets.monitored_model.spec import ModelSpec
 
 
+@dg.scaffold_with(MonitoredModelScaffolder)
 class MonitoredModel(dg.Component):
     """A model that is trained, promoted, scored and watched for every period of its data.
 

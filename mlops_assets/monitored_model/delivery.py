@@ -6,14 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlops_assets.incidents.gate import Gate, gate
+from mlops_assets.incidents.gate import Gate
 from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.outcome import Check, Outcome, table
 from mlops_assets.monitored_model.runs import BORDER_CHECK
-from mlops_assets.monitored_model.watching import predictions_schema, verdict_of
+from mlops_assets.monitored_model.watching import period_gate, predictions_schema
 from mlops_assets.monitored_model.workbench import (
-    DRIFT_REPORT,
     FALLBACK_PREDICTIONS,
     FEATURES,
     PREDICTIONS,
@@ -22,24 +21,6 @@ from mlops_assets.monitored_model.workbench import (
 )
 
 PREVIEW_ROWS = 5
-
-
-def period_gate(bench: Workbench, period: str) -> Gate:
-    """What may be served for a period, from the lake as it is now."""
-    spec = bench.spec
-    verdict, reasons, digest = verdict_of(bench.find(DRIFT_REPORT, period))
-    champion = bench.champion_before(period)
-    features = bench.find(FEATURES, period)
-    failure = None if features is None else features.reason or features.facts.get("quality_failure")
-    return gate(
-        champion_version=champion.facts["version"] if champion is not None else None,
-        quality_failure=failure,
-        verdict=verdict,
-        verdict_reasons=reasons,
-        report_digest=digest,
-        on_severe=spec.on_severe,
-        ladder=spec.plan_b,
-    )
 
 
 def served_schema(bench: Workbench) -> pa.Schema:

@@ -53,11 +53,23 @@ def bind(con: duckdb.DuckDBPyConnection, spec: ModelSpec, sql: str, period: str,
         ("period_end", spec.calendar.end(period)),
     ):
         con.execute(f"CREATE OR REPLACE MACRO {name}() AS TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'")
-    columns = ", ".join(identifier(name) for name in columns_of(spec))
-    query = f"SELECT {columns} FROM (\n{sql.rstrip().rstrip(';')}\n)"
+    body = f"(\n{sql.rstrip().rstrip(';')}\n)"
+    types = {row[0]: str(row[1]) for row in con.execute(f"DESCRIBE SELECT * FROM {body}").fetchall()}
+    query = f"SELECT {', '.join(_column_sql(name, types) for name in columns_of(spec))} FROM {body}"
     if spec.target.required:
         query += f" WHERE {identifier(spec.target.column)} IS NOT NULL"
     return query
+
+
+def _column_sql(name: str, types: dict[str, str]) -> str:
+    """The column as it is stored: exact decimals (a literal like 1.0, a sum of integers) as doubles.
+
+    They would reach estimators as Python objects otherwise. A column that the query lacks is left for DuckDB to name.
+    """
+    column = identifier(name)
+    if types.get(name, "").startswith(("DECIMAL", "HUGEINT", "UHUGEINT")):
+        return f"{column}::DOUBLE AS {column}"
+    return column
 
 
 def check_features_sql(spec: ModelSpec, sql: str, path: Path) -> None:

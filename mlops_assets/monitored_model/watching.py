@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from mlops_assets.drift.profile import ColumnProfile, Profile, profile
 from mlops_assets.drift.verdict import ROWS_SCHEMA, DriftReport, compare
+from mlops_assets.incidents.gate import Gate, gate
 from mlops_assets.lake.connection import query_batches
-from mlops_assets.lake.store import Partition, identifier
+from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.features_sql import bind, columns_of, raw_columns_sql
 from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown, Outcome, Severity, table
 from mlops_assets.monitored_model.workbench import (
@@ -98,10 +99,9 @@ def predictions(bench: Workbench, period: str) -> Outcome:
 def predictions_schema(bench: Workbench) -> pa.Schema:
     """The columns of a predictions partition."""
     spec = bench.spec
-    bind(bench.con, spec, bench.sql, spec.start, raw_columns_sql(spec))
+    query = bind(bench.con, spec, bench.sql, spec.start, raw_columns_sql(spec))
     names = [name for name in columns_of(spec) if name != spec.target.column]
-    query = bench.sql.rstrip().rstrip(";")
-    found = bench.con.sql(f"SELECT {bench.columns_sql(names)} FROM (\n{query}\n) LIMIT 0").to_arrow_table().schema
+    found = bench.con.sql(f"SELECT {bench.columns_sql(names)} FROM ({query}) LIMIT 0").to_arrow_table().schema
     own = [
         (SCORE, pa.float64()),
         ("prediction", pa.float64()),
@@ -379,7 +379,7 @@ def _log_drift(bench: Workbench, period: str, report: DriftReport, model: Loaded
 def performance(bench: Workbench, period: str) -> Outcome:
     """Realised metrics of the champion's scores, the estimate without labels, and the weakest segments.
 
-    Columns: source (`champion`, `estimate`), segment_column and segment (null for all rows), metric, value, rows,
+    Columns: source (`champion`, `served`, `estimate`), segment_column and segment (null for all rows), metric, value, rows,
     model_version.
     """
     scored = bench.partition(PREDICTIONS, period)
@@ -403,6 +403,9 @@ def performance(bench: Workbench, period: str) -> Outcome:
     realised, correct = _realised(bench, labelled, model)
     weakest = _weakest(bench, labelled, correct)
     rows += _rows("champion", realised, len(labelled), model.version)
+    if period_gate(bench, period).state == "champion":
+        # What was served are the champion's own predictions.
+        rows += _rows("served", realised, len(labelled), model.version)
     rows += [
         {
             "source": "champion",
@@ -603,9 +606,20 @@ def _log_performance(
         tracking.log(run.client, run_id, metrics=metrics)
 
 
-def verdict_of(report: Partition | None) -> tuple[str, list[str], str | None]:
-    """Verdict, reasons and digest of a stored drift report; `none` when there is no report."""
-    if report is None:
-        return "none", [], None
-    facts = report.facts
-    return facts["verdict"], list(facts["reasons"]), facts["report_digest"]
+def period_gate(bench: Workbench, period: str) -> Gate:
+    """What may be served for a period, from the lake as it is now."""
+    spec = bench.spec
+    report = bench.find(DRIFT_REPORT, period)
+    facts = report.facts if report is not None else {}
+    champion = bench.champion_before(period)
+    features = bench.find(FEATURES, period)
+    failure = None if features is None else features.reason or features.facts.get("quality_failure")
+    return gate(
+        champion_version=champion.facts["version"] if champion is not None else None,
+        quality_failure=failure,
+        verdict=facts.get("verdict", "none"),
+        verdict_reasons=facts.get("reasons", []),
+        report_digest=facts.get("report_digest"),
+        on_severe=spec.on_severe,
+        ladder=spec.plan_b,
+    )
