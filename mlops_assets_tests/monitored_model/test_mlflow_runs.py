@@ -1,0 +1,109 @@
+"""Whose MLflow run is whose: one per period, its parts nested below, each closed with the right status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mlops_assets_tests.monitored_model.conftest import MADE, History
+
+pytestmark = pytest.mark.xdist_group("history")
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def period_runs(history: History, period: str) -> list[object]:
+    return [run for run in history.runs(period=period) if "mlflow.parentRunId" not in run.data.tags]
+
+
+def test_each_period_has_one_closed_run_with_its_parts_below(history: History) -> None:
+    for period in MADE:
+        everything = history.runs(period=period)
+        (parent,) = [run for run in everything if "mlflow.parentRunId" not in run.data.tags]
+        children = [run for run in everything if run is not parent]
+        assert parent.info.run_name == f"rides {period}"
+        assert parent.info.status == "FINISHED"
+        assert parent.data.tags["mlops.outcome"] == history.results[period].outcome
+        assert parent.data.tags["dagster_run_id"] == history.results[period].run_id
+        assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {parent.info.run_id}
+        named = Counter(run.info.run_name.split(" ")[0] for run in children)
+        wanted = {"trial": 1} if period >= "2021-03" else {}
+        wanted |= {"drift_report": 1, "performance": 1} if period >= "2021-04" else {}
+        assert named == wanted
+
+
+def test_no_run_stays_open_and_none_belongs_to_no_period(history: History) -> None:
+    found = history.runs()
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert {run.data.tags.get("mlops.period") for run in found} == set(MADE)
+
+
+def test_the_chosen_trial_holds_what_the_issue_of_a_version_takes(history: History) -> None:
+    (trial,) = [run for run in history.runs(period="2021-04") if run.info.run_name.startswith("trial")]
+    assert trial.data.tags["trained_on"] == "since_break"
+    assert trial.data.tags["since"] == "2021-04-11"
+    assert trial.data.tags["decision"] == "promoted"
+    assert trial.data.params["train_periods"].startswith("2021-04-11..")
+    assert {"validation_f1", "test_f1", "cut"} <= trial.data.metrics.keys()
+    assert {tag.value for given in trial.inputs.dataset_inputs for tag in given.tags} == {"train", "validation", "test"}
+    files = {item.path for item in history.client.list_artifacts(trial.info.run_id, "monitoring")}
+    assert {"monitoring/reference_profile.parquet", "monitoring/features.sql"} <= files
+
+
+def test_a_step_that_raises_fails_its_period_run_only_and_the_next_period_logs_into_its_own(
+    own_history: History,
+) -> None:
+    blocked = own_history.home.reports / "rides" / "2021-07.html"
+    blocked.mkdir(parents=True)  # where the report's page has to go
+    made = own_history.run("2021-07", "2021-08")
+    assert (made["2021-07"].outcome, made["2021-08"].outcome) == ("failed", "success")
+    assert list(made["2021-07"].errors) == ["rides__drift_report"]
+    (failed,) = period_runs(own_history, "2021-07")
+    (good,) = period_runs(own_history, "2021-08")
+    assert (failed.info.status, failed.data.tags["mlops.outcome"]) == ("FAILED", "failed")
+    assert (good.info.status, good.data.tags["mlops.outcome"]) == ("FINISHED", "success")
+    assert not [run for run in own_history.runs() if run.info.status == "RUNNING"]
+    assert own_history.lake.find("rides", "drift_report", "2021-07") is None, "nothing half-written stays"
+    assert own_history.lake.find("rides", "served_predictions", "2021-07") is None
+    assert own_history.partition("champion", "2021-07").rows == 1, "the chain of champions does not break"
+    below = {run.data.tags["mlflow.parentRunId"] for run in own_history.runs(period="2021-08") if run is not good}
+    assert below - {good.info.run_id} == {None} or below <= {good.info.run_id} | {None}
+
+
+def test_one_asset_outside_the_job_gives_the_same_records(own_history: History) -> None:
+    before = {table: own_history.digests(table) for table in ("drift_report", "champion", "performance")}
+    assets = [a for a in own_history.definitions.resolve_asset_graph().assets_defs if "revenue" not in str(a.key)]
+    resources = own_history.definitions.resources
+    for name in before:
+        key = dg.AssetKey(["rides", name])
+        result = dg.materialize(
+            assets, selection=[key], partition_key="2021-05", resources=resources, instance=own_history.instance
+        )
+        assert result.success
+        (run,) = own_history.runs(dagster_run_id=result.run_id)
+        assert (run.info.status, run.data.tags["mlops.period"]) == ("FINISHED", "2021-05")
+        nested = own_history.runs(**{"mlflow.parentRunId": run.info.run_id})
+        assert [child.info.run_name for child in nested] == ([] if name == "champion" else [f"{name} 2021-05"])
+    assert {table: own_history.digests(table) for table in before} == before
+
+
+def test_a_killed_process_leaves_a_run_that_the_next_period_closes(own_history: History) -> None:
+    command = [sys.executable, "-m", "mlops_assets_tests.rides_graph", "2021-07", "--killed-in", "performance"]
+    killed = subprocess.run(command, env=own_history.environment(), cwd=PROJECT, capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr.decode()[-2000:]
+    (left,) = period_runs(own_history, "2021-07")
+    assert left.info.status == "RUNNING"
+    own_history.home.prepare_dagster()
+    with dg.DagsterInstance.get() as instance:
+        from mlops_assets_tests import rides_graph
+
+        (result,) = rides_graph.run(own_history.definitions, ["2021-08"], instance)
+    assert result.outcome == "success"
+    assert own_history.client.get_run(left.info.run_id).info.status == "FAILED"
+    (next_run,) = period_runs(own_history, "2021-08")
+    assert next_run.info.run_id != left.info.run_id
