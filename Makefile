@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test test-all lint format bench lock clean
+.PHONY: help install demo dev test test-slow test-all lint format bench lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ dev: install  ## Dagster, MLflow, Evidently and the report pages, on the same st
 
 test: install  ## the test suite (no network, under ten minutes on two cores)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup mlops_assets_tests
+
+test-slow: install  ## all 27 shipped months with the default search (about ten minutes)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow -rP mlops_assets_tests
+
+test-all: test test-slow  ## both suites
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check .

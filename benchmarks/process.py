@@ -64,7 +64,8 @@ class Worker(Iterator[Any]):
         self._function = function
 
     def __next__(self) -> Any:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write("\n")
             self._process.stdin.flush()

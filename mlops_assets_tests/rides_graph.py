@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import dagster as dg
 import pandas as pd
@@ -41,14 +41,14 @@ TABLES = (
 )
 
 
-def definitions(spec: ModelSpec | None = None, sql: str = tiny_model.SQL, *assets: dg.AssetsDefinition) -> Any:
-    """A model's definitions with the resources that all models share, and further assets beside it."""
+def definitions(spec: ModelSpec | None = None, sql: str = tiny_model.SQL, *others: dg.Definitions) -> dg.Definitions:
+    """A model's definitions with the resources that all models share."""
     own = build_definitions(spec or tiny_model.spec(), sql)
-    return dg.Definitions.merge(own, dg.Definitions(assets=list(assets), resources=shared_resources()))
+    return dg.Definitions.merge(own, dg.Definitions(resources=shared_resources()), *others)
 
 
-def revenue(spec: ModelSpec) -> dg.AssetsDefinition:
-    """What a user would hang below the platform: rides served by source."""
+def revenue(spec: ModelSpec) -> dg.Definitions:
+    """What a user would hang below the platform: an asset of rides by source, and a job that serves and then counts."""
 
     @dg.asset(
         key=dg.AssetKey([spec.name, "revenue"]),
@@ -59,7 +59,11 @@ def revenue(spec: ModelSpec) -> dg.AssetsDefinition:
     def consumer(served_predictions: pd.DataFrame) -> pd.DataFrame:
         return served_predictions.groupby("prediction_source", as_index=False).agg(rides=("score", "size"))
 
-    return consumer
+    served = dg.AssetKey([spec.name, "served_predictions"])
+    job = dg.define_asset_job(
+        "revenue", dg.AssetSelection.assets(served, consumer), executor_def=dg.in_process_executor
+    )
+    return dg.Definitions(assets=[consumer], jobs=[job])
 
 
 def run(definitions: dg.Definitions, periods: Sequence[str], instance: dg.DagsterInstance) -> list[PeriodRunResult]:

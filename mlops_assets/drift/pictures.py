@@ -76,7 +76,8 @@ def drift_by_day_picture(
     matrix, names = found.T[order], [columns[i] for i in order]
     if len(order) < len(columns):
         title += f" · the {len(order)} worst of {len(columns)} columns"
-    figure, axes = _card(width=4.6 + max(len(days), 14) * 0.19, height=1.25 + 0.27 * len(names))
+    # A month must fit in the dialog that Dagster shows pictures in: about 1000 pixels.
+    figure, axes = _card(width=3.4 + max(len(days), 14) * 0.155, height=1.25 + 0.27 * len(names))
     colours, scale = _thresholded_colours(warning, severe)
     axes.set_facecolor("#f7f8fa")
     mesh = axes.pcolormesh(

@@ -339,9 +339,13 @@ def _open(source: Source, path: Path, con: duckdb.DuckDBPyConnection) -> _Scan |
         if damage:
             return damage
         # hive_partitioning off: a folder above the file that is named like a=b is none of the file's columns.
-        options = "file_row_number = true, hive_partitioning = false"
-        numbered = f"(SELECT * RENAME (file_row_number AS __row) FROM read_parquet({literal}, {options}))"
-        table = f"read_parquet({literal}, hive_partitioning = false)"
+        # can_have_nan: a file's statistics leave NaN out, and DuckDB believes them: it would find no NaN and keep it.
+        options = "hive_partitioning = false, can_have_nan = true"
+        numbered = (
+            "(SELECT * RENAME (file_row_number AS __row) "
+            f"FROM read_parquet({literal}, file_row_number = true, {options}))"
+        )
+        table = f"read_parquet({literal}, {options})"
         rows = con.sql(f"SELECT num_rows FROM parquet_file_metadata({literal})").fetchall()[0][0]
     else:
         # As text, so that one odd value is a problem with a name and not an unreadable file.

@@ -17,6 +17,7 @@ Here: files and their footers. Queries over them are `lake.connection`.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import glob
@@ -237,10 +238,11 @@ class Lake:
         files = ", ".join(quoted(self._public(path)) for path in paths)
         if wanted == [UNPARTITIONED] and self._has_own_period(model, table):
             # DuckDB would show the folder's name in place of the file's column.
-            return f"read_parquet([{files}], hive_partitioning = false, union_by_name = true)"
+            return f"read_parquet([{files}], hive_partitioning = false, union_by_name = true, can_have_nan = true)"
         return (
             f"read_parquet([{files}], hive_partitioning = true, hive_types = {{'period': VARCHAR}}, "
-            "union_by_name = true)"
+            # Otherwise DuckDB takes a file's statistics, which leave NaN out, for proof that there is none.
+            "union_by_name = true, can_have_nan = true)"
         )
 
     def schema(self, model: str, table: str) -> pa.Schema:
@@ -424,6 +426,8 @@ def _hashing(pid: int) -> duckdb.DuckDBPyConnection:
     """A database that only hashes. Opening one costs more than a small partition; a forked process needs its own."""
     import duckdb
 
+    # Of a connection that outlives the interpreter DuckDB's binding prints pages of warnings.
+    atexit.register(_hashing.cache_clear)
     return duckdb.connect(config={"threads": 1})
 
 

@@ -24,6 +24,7 @@ from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.workbench import Workbench
 
 LAKE_IO_MANAGER = "lake_io_manager"
+SHOWN_DIGITS = 6
 Step = Callable[[Workbench, str], Outcome]
 
 
@@ -301,7 +302,7 @@ def materialize_result(key: dg.AssetKey, outcome: Outcome) -> dg.MaterializeResu
     metadata: dict[str, Any] = {"dagster/row_count": partition.rows}
     if partition.reason is not None:
         metadata["reason"] = partition.reason
-    metadata |= {name: metadata_value(value) for name, value in outcome.metadata.items()}
+    metadata |= _shown(outcome.metadata)
     metadata["file"] = dg.MetadataValue.path(partition.url)
     metadata["bytes"] = partition.bytes
     metadata["digest"] = partition.digest
@@ -320,8 +321,13 @@ def _check_result(key: dg.AssetKey, check: Check) -> dg.AssetCheckResult:
         passed=check.passed,
         severity=dg.AssetCheckSeverity[check.severity],
         description=check.description,
-        metadata={name: metadata_value(value) for name, value in check.metadata.items()},
+        metadata=_shown(check.metadata),
     )
+
+
+def _shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is to show: entries without a value are left out."""
+    return {name: metadata_value(value) for name, value in metadata.items() if value is not None}
 
 
 def metadata_value(value: Any) -> Any:
@@ -332,8 +338,9 @@ def metadata_value(value: Any) -> Any:
         return dg.MetadataValue.url(value.url)
     if isinstance(value, FilePath):
         return dg.MetadataValue.path(value.path)
-    if value is None:
-        return dg.MetadataValue.null()
+    if isinstance(value, float):
+        # For people; the exact value is in the partition.
+        return float(f"{value:.{SHOWN_DIGITS}g}")
     if isinstance(value, (dict, list, tuple)):
         return dg.MetadataValue.json(list(value) if isinstance(value, tuple) else value)
     return value

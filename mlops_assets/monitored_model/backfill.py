@@ -12,11 +12,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import dagster as dg
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from filelock import FileLock
 
 from mlops_assets.home import Home
 from mlops_assets.lake.periods import Calendar
 from mlops_assets.monitored_model.jobs import MODEL_TAG
 from mlops_assets.monitored_model.runs import RunOutcome, run_outcome
+
+# As in workspace.yaml.
+CODE_LOCATION = "mlops_assets"
+CODE_LOCATION_MODULE = "mlops_assets.definitions"
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -71,10 +84,16 @@ def backfill(
     job = _job(definitions, model)
     _check(job, model, periods)
     if instance is None:
-        Home.from_env().prepare_dagster()
-        instance = dg.DagsterInstance.get()
+        instance = _instance()
     for period in periods:
         yield _run(job, model, period, trials, instance)
+
+
+def _instance() -> dg.DagsterInstance:
+    """The instance of `DAGSTER_HOME`. Two processes can't make its databases at the same time, so one waits."""
+    folder = Home.from_env().prepare_dagster()
+    with FileLock(folder / ".opening.lock"):
+        return dg.DagsterInstance.get()
 
 
 def parse_periods(definitions: dg.Definitions, model: str, text: str) -> list[str]:
@@ -116,10 +135,33 @@ def _run(
     if trials is not None:
         config["ops"] = {f"{model}__challenger": {"config": {"trials": trials}}}
     started = time.perf_counter()
-    result = job.execute_in_process(partition_key=period, instance=instance, run_config=config, raise_on_error=False)
+    origin = _origin(job.name)
+    result = job.execute_in_process(
+        partition_key=period,
+        instance=instance,
+        run_config=config,
+        raise_on_error=False,
+        tags={REPOSITORY_LABEL_TAG: origin.repository_origin.get_label()},
+    )
+    _link(instance, result.run_id, origin)
     outcome = run_outcome(instance, result.run_id)
     seconds = time.perf_counter() - started
     return PeriodRunResult(period, result.run_id, outcome, seconds, {} if outcome == "success" else _errors(result))
+
+
+def _origin(job_name: str) -> RemoteJobOrigin:
+    """The job as the UI knows it, from workspace.yaml."""
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(
+        loadable_target_origin=LoadableTargetOrigin(module_name=CODE_LOCATION_MODULE), location_name=CODE_LOCATION
+    )
+    return RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME).get_job_origin(job_name)
+
+
+def _link(instance: dg.DagsterInstance, run_id: str, origin: RemoteJobOrigin) -> None:
+    """Make the run one of the job's: a run in process has no origin, so the UI's timeline would leave it out."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None:
+        instance.run_storage.replace_job_origin(run, origin)
 
 
 def _errors(result: dg.ExecuteInProcessResult) -> dict[str, str]:
@@ -129,6 +171,11 @@ def _errors(result: dg.ExecuteInProcessResult) -> dict[str, str]:
             error = event.step_failure_data.error
             cause = error.cause or error
             errors[event.step_key or ""] = cause.message.strip()
+        elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not errors:
+            # Before any step: a resource could not be made.
+            failure = event.job_failure_data.error
+            if failure is not None:
+                errors["the run's resources"] = (failure.cause or failure).message.strip()
     if not errors and result.get_failed_step_keys():
         errors = dict.fromkeys(result.get_failed_step_keys(), "see the run's log")
     return errors

@@ -71,7 +71,8 @@ def served_predictions(bench: Workbench, period: str) -> Outcome:
         partition = bench.write(SERVED_PREDICTIONS, period, schema.empty_table(), reason=reason, facts=facts)
     metadata: dict[str, Any] = {
         "gate": decided.state,
-        "gate_reason": decided.reason or None,
+        # An empty partition's own reason says it already.
+        "gate_reason": decided.reason if partition.rows and decided.reason else None,
         "decision_id": decided.decision_id,
     }
     if partition.rows:
@@ -100,7 +101,14 @@ def _preview(bench: Workbench, period: str, schema: pa.Schema) -> Any:
     rows = bench.con.execute(
         f"SELECT {bench.columns_sql(schema.names)} FROM {bench.scan(SERVED_PREDICTIONS, [period])} LIMIT {PREVIEW_ROWS}"
     ).fetchall()
-    return table([dict(zip(schema.names, row, strict=True)) for row in rows])
+    # One line per column, as they are too many to stand side by side.
+    values = zip(*rows, strict=True)
+    return table(
+        [
+            {"column": name, **{f"row {number}": value for number, value in enumerate(row, 1)}}
+            for name, row in zip(schema.names, values, strict=True)
+        ]
+    )
 
 
 def _served_complete(bench: Workbench, period: str, decided: Gate, served: int) -> Check:

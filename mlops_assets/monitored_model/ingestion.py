@@ -46,7 +46,10 @@ def raw(bench: Workbench, period: str) -> Outcome:
     schema = _source_schema(reading)
     in_period = _in_period(reading, spec.source.time_column, period)
     copied_from = _same_rows_elsewhere(bench, period, reading)
-    volume = _volume(bench, period, reading.rows, reading.duplicates, copied_from)
+    if any(problem.code == "unreadable" for problem in reading.problems):
+        volume = Check("volume", True, "No row could be counted; see the check `source_schema`.")
+    else:
+        volume = _volume(bench, period, reading.rows, reading.duplicates, copied_from)
     checks = [schema, volume, in_period]
     unreadable = reading.rows == 0
     failure = quality_failure(checks)
@@ -156,7 +159,10 @@ def _same_rows_elsewhere(bench: Workbench, period: str, reading: Reading) -> str
         return None
     for other in bench.lake.periods(spec.name, spec.raw_table):
         known = bench.find(spec.raw_table, other) if other != period else None
-        if known is not None and known.facts.get("sha256") == reading.sha256:
+        if known is None or known.facts.get("sha256") != reading.sha256:
+            continue
+        # Of two periods with the same file the one that was refused for it is the copy, whichever is made again.
+        if known.facts.get("quality_failure") is None:
             return other
     return None
 
@@ -368,4 +374,11 @@ def _preview(bench: Workbench, name: str, partition: Partition) -> Any:
     found = bench.con.execute(
         f"SELECT {listed} FROM {bench.scan(name, [partition.period])} LIMIT {PREVIEW_ROWS}"
     ).fetchall()
-    return table([dict(zip(columns, row, strict=True)) for row in found])
+    # One line per column: twenty columns side by side don't fit on a page.
+    values = zip(*found, strict=True)
+    return table(
+        [
+            {"column": name, **{f"row {number}": value for number, value in enumerate(row, 1)}}
+            for name, row in zip(columns, values, strict=True)
+        ]
+    )

@@ -494,7 +494,7 @@ def _challenger_metadata(
         **({} if model.cut is None else {"cut": model.cut}),
         "importances": Markdown(as_markdown(importances_picture(model.importances), "importances")),
         "mlflow_run": Link(bench.run_url(model.run_id)),
-        "mlflow_model": Link(f"{bench.addresses.mlflow}/#/models/{bench.name}/versions/{model.version}"),
+        "mlflow_model": Link(bench.version_url(model.version)),
     }
 
 
@@ -719,11 +719,12 @@ def _champion_metadata(bench: Workbench, row: Mapping[str, Any]) -> dict[str, An
     if row.get("challenger_metrics"):
         theirs = json.loads(row["champion_metrics"]) if row["champion_metrics"] else {}
         ours = json.loads(row["challenger_metrics"])
+        names = sorted(ours.keys() - {"rows"}, key=lambda name: (name != bench.spec.metric, name))
         shown["metrics_on_the_same_test_rows"] = table(
-            [{"metric": name, "champion": theirs.get(name), "challenger": value} for name, value in ours.items()]
+            [{"metric": name, "champion": theirs.get(name), "challenger": ours[name]} for name in names]
         )
         shown["test_rows"] = row["test_rows"]
         shown["test_periods"] = row["test_periods"]
     if row.get("version"):
-        shown["mlflow_model"] = Link(f"{bench.addresses.mlflow}/#/models/{bench.name}/versions/{row['version']}")
+        shown["mlflow_model"] = Link(bench.version_url(row["version"]))
     return shown

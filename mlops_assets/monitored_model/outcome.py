@@ -5,6 +5,7 @@ No Dagster here: `assets` turns an outcome into Dagster's results, the benchmark
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -71,6 +72,8 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if isinstance(value, float):
         return f"{value:,.0f}" if value == int(value) and abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, int) and not isinstance(value, bool):

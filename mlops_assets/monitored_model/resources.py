@@ -6,6 +6,7 @@ Heavy packages are imported when a resource is used, never when definitions are 
 from __future__ import annotations
 
 import os
+import platform
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PARTITION_TAG = "dagster/partition"
+PROCESS_TAG = "mlops.process"
 MLFLOW_STATUS = {"success": "FINISHED", "withheld": "FINISHED", "failed": "FAILED"}
 
 
@@ -93,6 +95,7 @@ def mlflow_period_run(model: str) -> dg.ResourceDefinition:
         opened = mlflow_tracking.resource_fn(context.replace_config(config))  # type: ignore[call-arg]
         inner = next(opened)
         run_id = inner.active_run().info.run_id
+        client.set_tag(run_id, PROCESS_TAG, f"{platform.node()} {os.getpid()}")
         _close_abandoned(client, instance, experiment_id, run.run_id)
         try:
             yield PeriodRun(client, experiment_id, run_id)
@@ -123,6 +126,25 @@ def _close_abandoned(client: MlflowClient, instance: dg.DagsterInstance, experim
         if dagster_run_id == current:
             continue
         run = instance.get_run_by_id(dagster_run_id)
-        if run is None or run.is_finished:
-            outcome = "failed" if run is None else run_outcome(instance, dagster_run_id)
-            client.set_terminated(found.info.run_id, MLFLOW_STATUS[outcome])
+        if run is not None and run.is_finished:
+            client.set_terminated(found.info.run_id, MLFLOW_STATUS[run_outcome(instance, dagster_run_id)])
+        elif _was_killed(found.data.tags.get(PROCESS_TAG, ""), known=run is not None):
+            # Dagster keeps calling such a run started, as nobody was left to say otherwise.
+            client.set_terminated(found.info.run_id, MLFLOW_STATUS["failed"])
+
+
+def _was_killed(process: str, *, known: bool) -> bool:
+    """Whether the process that opened a run has ended.
+
+    Of another machine's process nothing is known: its run counts as abandoned when no Dagster run is `known` for it.
+    """
+    host, _, pid = process.rpartition(" ")
+    if host != platform.node():
+        return not known
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it lives, as another user's
+        return False
+    return False

@@ -143,7 +143,7 @@ def _predictions_metadata(bench: Workbench, period: str, model: LoadedModel) -> 
         "model_version": model.version,
         "trained_on": model.periods["train"],
         "mean_score": mean,
-        "mlflow_model": Link(f"{bench.addresses.mlflow}/#/models/{bench.name}/versions/{model.version}"),
+        "mlflow_model": Link(bench.version_url(model.version)),
     }
     if model.cut is not None:
         metadata |= {"cut": model.cut, "share_predicted_positive": positive}
@@ -199,6 +199,7 @@ def drift_report(bench: Workbench, period: str) -> Outcome:
         "since": str(report.since) if report.since else None,
         "champion_version": model.version,
         "reference": f"{model.periods['train']} ({report.reference_rows:,} rows)",
+        "reasons": "; ".join(report.reasons) or None,
         "report": Markdown(report.markdown()),
     }
     metadata |= _pictures(bench, period, report, reference, current)
@@ -255,14 +256,14 @@ def _drift_within_limits(report: DriftReport) -> Check:
     ]
     metadata = {
         "verdict": report.verdict,
-        "columns": table(rows),
+        "columns": table(rows) if rows else None,
         "share_of_severe_columns": report.severe_share,
         "share_threshold": limits.share,
         "importance_of_severe_columns": report.important_share,
         "important_share_threshold": limits.important_share,
         "since": str(report.since) if report.since else None,
     }
-    text = f"Verdict {report.verdict}. " + " ".join(report.reasons[:3])
+    text = f"Verdict {report.verdict}. " + " ".join(f"{reason}." for reason in report.reasons[:4])
     severity: Severity = "WARN" if report.verdict == "warning" else "ERROR"
     return Check("drift_within_limits", report.verdict not in ("warning", "severe"), text.strip(), severity, metadata)
 
@@ -333,7 +334,6 @@ def _page(bench: Workbench, period: str, model: LoadedModel, report: DriftReport
         notes=[
             f"Reference: the rows that version {model.version} was trained on ({model.periods['train']}), "
             f"and its scores on its test rows ({model.periods['test']}).",
-            "The verdict rests on all rows and on PSI; the tests below are Evidently's defaults on samples.",
             *report.reasons[:5],
         ],
         workspace=bench.home.evidently,
@@ -580,11 +580,23 @@ def _performance_metadata(
         **{name: value for name, value in fisher.items() if value is not None},
     }
     if weakest:
-        metadata["weakest_segments"] = table(weakest[:WEAKEST_SHOWN])
+        metadata["weakest_segments"] = table([_segment_line(row) for row in weakest[:WEAKEST_SHOWN]])
     if model.cut is not None:
         curve = calibration_curve(encode_target(labelled["outcome"], bench.spec.target), labelled[SCORE])
         metadata["calibration"] = Markdown(as_markdown(calibration_picture(curve), "calibration"))
     return metadata
+
+
+def _segment_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "column": row["column"],
+        "segment": row["segment"],
+        "rows": row["rows"],
+        "accuracy": row["accuracy"],
+        "95 % interval": f"{row['low']:.3f} to {row['high']:.3f}",
+        "against all rows": f"{row['gap']:+.3f}",
+        "surely worse": "yes" if row["certain"] else "no",
+    }
 
 
 def _log_performance(

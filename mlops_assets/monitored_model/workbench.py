@@ -37,6 +37,9 @@ PERFORMANCE = "performance"
 
 NO_CHAMPION = "no champion yet"
 
+# MLflow's UI shows the pages for language models unless it is told otherwise.
+MLFLOW_VIEW = "?workflowType=machine_learning"
+
 
 @dataclass(frozen=True)
 class PeriodRun:
@@ -142,7 +145,11 @@ class Workbench:
     def run_url(self, run_id: str) -> str:
         """The address of an MLflow run in MLflow's UI."""
         experiment = self.run_required().experiment_id
-        return f"{self.addresses.mlflow}/#/experiments/{experiment}/runs/{run_id}"
+        return f"{self.addresses.mlflow}/#/experiments/{experiment}/runs/{run_id}{MLFLOW_VIEW}"
+
+    def version_url(self, version: str) -> str:
+        """The address of one of the model's registered versions in MLflow's UI."""
+        return f"{self.addresses.mlflow}/#/models/{self.name}/versions/{version}{MLFLOW_VIEW}"
 
 
 def to_json(value: Any) -> str:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 PARAM_LENGTH = 6_000
 TAG_LENGTH = 8_000
 
+# Which pages MLflow's UI opens an experiment with; without it, those for language models.
+EXPERIMENT_KIND = "mlflow.experimentKind"
+TRAINING = "custom_model_development"
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -108,7 +112,9 @@ def experiment(client: MlflowClient, name: str, artifact_root: str | Path) -> st
             client.restore_experiment(found.experiment_id)
         return found.experiment_id
     try:
-        return client.create_experiment(name, artifact_location=f"{_as_uri(artifact_root).rstrip('/')}/{name}")
+        return client.create_experiment(
+            name, artifact_location=f"{_as_uri(artifact_root).rstrip('/')}/{name}", tags={EXPERIMENT_KIND: TRAINING}
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

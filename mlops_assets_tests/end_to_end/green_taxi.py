@@ -19,8 +19,7 @@ from mlops_assets.monitored_model import ingestion
 from mlops_assets.monitored_model.backfill import PeriodRunResult, backfill
 from mlops_assets.monitored_model.component import build_definitions
 from mlops_assets.monitored_model.spec import ModelSpec
-from mlops_assets.monitored_model.workbench import PeriodRun, Workbench
-from mlops_assets.training import tracking
+from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets_tests.conftest import MLOPS_VARIABLES
 
 NAME = "green_taxi"
@@ -79,21 +78,10 @@ def backfilled(root: Path, spec: ModelSpec, first: str, last: str) -> tuple[Lake
 
 @contextmanager
 def workbench(root: Path, spec: ModelSpec, data_dir: Path = DATA) -> Iterator[Workbench]:
-    """A workbench of the model with a lake and an MLflow store below `root`, to call steps without Dagster."""
+    """A workbench of the model with a lake below `root`, for the steps that log nothing."""
     home = Home(root)
-    tracking.initialise(home.tracking_uri, home.artifacts)
-    client = tracking.client(home.tracking_uri)
-    experiment = tracking.experiment(client, spec.name, home.artifacts)
-    with tracking.open_run(client, experiment, "test") as run_id, duckdb.connect() as con:
-        yield Workbench(
-            spec=spec,
-            sql=SQL,
-            home=home,
-            lake=Lake(home.lake_url),
-            con=con,
-            period_run=PeriodRun(client, experiment, run_id),
-            data_dir=data_dir,
-        )
+    with duckdb.connect() as con:
+        yield Workbench(spec=spec, sql=SQL, home=home, lake=Lake(home.lake_url), con=con, data_dir=data_dir)
 
 
 def ingest(bench: Workbench, periods: Sequence[str]) -> None:

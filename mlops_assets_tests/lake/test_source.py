@@ -77,6 +77,12 @@ def test_all_variants_of_a_schema_give_the_same_table(tmp_path: Path) -> None:
     assert len({reading.variant for reading in readings}) == len(variants)
 
 
+def test_nan_among_numbers_is_missing(tmp_path: Path) -> None:
+    # A file's statistics are those of the numbers alone, and DuckDB trusts them unless told otherwise.
+    reading = reading_of(parquet(tmp_path, GOOD | {"fare": [1.0, float("nan"), 2.0]}), declared())
+    assert reading.reader.read_all().column("fare").to_pylist() == [1.0, None, 2.0]
+
+
 def test_both_schemas_of_the_shipped_trips_are_read_without_a_problem() -> None:
     newer = DATA / "green_taxi" / "green_tripdata_2023-02.parquet"
     described = duckdb.sql(f"DESCRIBE FROM '{newer}'").fetchall()

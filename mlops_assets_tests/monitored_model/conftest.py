@@ -77,7 +77,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     spec = tiny_model.spec()
     definitions = rides_graph.definitions(spec, tiny_model.SQL, rides_graph.revenue(spec))
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
-        _use(patch, home, data)
+        use_home(patch, home, data)
         results = {result.period: result for result in rides_graph.run(definitions, MADE, instance)}
         yield History(home, data, definitions, instance, results)
 
@@ -88,7 +88,7 @@ def own_history(history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     home, data = Home(tmp_path / "copied_home"), tmp_path / "data"
     shutil.copytree(history.home.root, home.root, symlinks=True)
     shutil.copytree(history.data, data)
-    _use(monkeypatch, home, data)
+    use_home(monkeypatch, home, data)
     with dg.DagsterInstance.ephemeral() as instance:
         yield History(home, data, history.definitions, instance, history.results)
 
@@ -101,7 +101,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _use(patch: pytest.MonkeyPatch, home: Home, data: Path) -> None:
+def use_home(patch: pytest.MonkeyPatch, home: Home, data: Path) -> None:
+    """Let the environment name this home and nothing else; MLflow sets its own variable when it is used."""
     for variable in ("MLOPS_LAKE_URL", "MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
         patch.delenv(variable, raising=False)
     patch.setenv("MLOPS_HOME", str(home.root))

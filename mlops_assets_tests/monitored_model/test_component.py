@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
+from mlops_assets.definitions import shared_resources
 from mlops_assets_tests import tiny_model
 
 
@@ -33,9 +35,10 @@ def load(root: Path, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     (package / "__init__.py").touch()
     (package / "defs" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(root))
-    for name in [name for name in __import__("sys").modules if name.startswith("rides_project")]:
-        monkeypatch.delitem(__import__("sys").modules, name)
-    return dg.load_from_defs_folder(path_within_project=package)
+    for name in [name for name in sys.modules if name.startswith("rides_project")]:
+        monkeypatch.delitem(sys.modules, name)
+    models = dg.load_from_defs_folder(path_within_project=package)
+    return dg.Definitions.merge(models, dg.Definitions(resources=shared_resources()))
 
 
 def test_a_folder_with_two_files_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +78,7 @@ def test_a_wrong_declaration_names_its_file_and_line(
 
 
 def test_a_query_that_does_not_fit_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_model(
-        tmp_path / "rides_project" / "defs", declaration(), tiny_model.SQL.replace("fee,", "fee AS fees,")
-    )
+    write_model(tmp_path / "rides_project" / "defs", declaration(), tiny_model.SQL.replace("fee,", "fee AS fees,"))
     with pytest.raises(Exception, match="") as refused:  # noqa: PT011
         load(tmp_path, monkeypatch).resolve_asset_graph()
     message = everything_said(refused.value)

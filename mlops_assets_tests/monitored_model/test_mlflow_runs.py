@@ -9,7 +9,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from mlflow.entities import Run
 
+from mlops_assets.monitored_model.assets import build_assets
+from mlops_assets.monitored_model.resources import mlflow_period_run
+from mlops_assets_tests import rides_graph, tiny_model
 from mlops_assets_tests.monitored_model.conftest import MADE, History
 
 pytestmark = pytest.mark.xdist_group("history")
@@ -17,8 +21,15 @@ pytestmark = pytest.mark.xdist_group("history")
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def period_runs(history: History, period: str) -> list[object]:
+def period_runs(history: History, period: str) -> list[Run]:
+    """The runs of a period that are not nested in another."""
     return [run for run in history.runs(period=period) if "mlflow.parentRunId" not in run.data.tags]
+
+
+def below(history: History, period: str) -> set[str]:
+    """The parents of a period's nested runs."""
+    runs = history.runs(period=period)
+    return {run.data.tags["mlflow.parentRunId"] for run in runs if "mlflow.parentRunId" in run.data.tags}
 
 
 def test_each_period_has_one_closed_run_with_its_parts_below(history: History) -> None:
@@ -71,18 +82,21 @@ def test_a_step_that_raises_fails_its_period_run_only_and_the_next_period_logs_i
     assert own_history.lake.find("rides", "drift_report", "2021-07") is None, "nothing half-written stays"
     assert own_history.lake.find("rides", "served_predictions", "2021-07") is None
     assert own_history.partition("champion", "2021-07").rows == 1, "the chain of champions does not break"
-    below = {run.data.tags["mlflow.parentRunId"] for run in own_history.runs(period="2021-08") if run is not good}
-    assert below - {good.info.run_id} == {None} or below <= {good.info.run_id} | {None}
+    assert below(own_history, "2021-08") == {good.info.run_id}
+    assert below(own_history, "2021-07") == {failed.info.run_id}
 
 
 def test_one_asset_outside_the_job_gives_the_same_records(own_history: History) -> None:
     before = {table: own_history.digests(table) for table in ("drift_report", "champion", "performance")}
-    assets = [a for a in own_history.definitions.resolve_asset_graph().assets_defs if "revenue" not in str(a.key)]
-    resources = own_history.definitions.resources
+    spec = tiny_model.spec()
+    resources = {**rides_graph.shared_resources(), "mlflow_rides": mlflow_period_run("rides")}
     for name in before:
-        key = dg.AssetKey(["rides", name])
         result = dg.materialize(
-            assets, selection=[key], partition_key="2021-05", resources=resources, instance=own_history.instance
+            build_assets(spec, tiny_model.SQL),
+            selection=[dg.AssetKey(["rides", name])],
+            partition_key="2021-05",
+            resources=resources,
+            instance=own_history.instance,
         )
         assert result.success
         (run,) = own_history.runs(dagster_run_id=result.run_id)
@@ -100,8 +114,6 @@ def test_a_killed_process_leaves_a_run_that_the_next_period_closes(own_history: 
     assert left.info.status == "RUNNING"
     own_history.home.prepare_dagster()
     with dg.DagsterInstance.get() as instance:
-        from mlops_assets_tests import rides_graph
-
         (result,) = rides_graph.run(own_history.definitions, ["2021-08"], instance)
     assert result.outcome == "success"
     assert own_history.client.get_run(left.info.run_id).info.status == "FAILED"

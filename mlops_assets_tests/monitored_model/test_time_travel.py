@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from mlops_assets.cli import main
 from mlops_assets_tests import tiny_model
 from mlops_assets_tests.monitored_model.conftest import MADE, History
 from mlops_assets_tests.rides_graph import TABLES
@@ -53,3 +55,15 @@ def test_changed_data_of_an_old_period_trains_anew_and_the_original_data_finds_t
     file.write_bytes(content)
     own_history.run("2021-02", "2021-03")
     assert own_history.partition("champion", "2021-03").digest == original.digest
+
+
+def test_a_withheld_period_is_an_outcome_to_the_command_line_not_a_failure(
+    own_history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.setattr("mlops_assets.definitions.defs", lambda: own_history.definitions)
+    result = CliRunner().invoke(main, ["backfill", "rides", "2021-04"])
+    assert result.exit_code == 0, result.output
+    assert "withheld" in result.output
+    assert "severe" in result.output
+    assert "plan_b" in CliRunner().invoke(main, ["status", "rides"]).output

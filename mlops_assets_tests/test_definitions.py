@@ -1,0 +1,102 @@
+"""What Dagster finds in this project: a list that changes on purpose only, and Dagster's own tools at work on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mlops_assets.definitions import defs
+
+PROJECT = Path(__file__).resolve().parents[1]
+ASSETS = {
+    "raw_trips": {"source_schema", "volume", "in_period"},
+    "features": {"feature_schema", "completeness"},
+    "profile": set(),
+    "challenger": {"training_sane"},
+    "champion": set(),
+    "predictions": set(),
+    "drift_report": {"drift_within_limits"},
+    "fallback_predictions": set(),
+    "served_predictions": {"served_complete"},
+    "performance": {"performance_within_limits"},
+}
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return defs()
+
+
+def test_green_taxi_has_these_assets_checks_jobs_and_schedules(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    checks: dict[str, set[str]] = {
+        key.path[1]: set() for key in graph.get_all_asset_keys() if key.path[0] == "green_taxi"
+    }
+    for key in graph.asset_check_keys:
+        if key.asset_key.path[0] == "green_taxi":
+            checks[key.asset_key.path[1]].add(key.name)
+    assert checks == ASSETS
+    jobs = {job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert "green_taxi_monthly" in jobs
+    schedule = definitions.resolve_schedule_def("green_taxi_monthly_schedule")
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+    resources = definitions.get_repository_def().get_top_level_resources()
+    assert {"lake", "duckdb", "lake_io_manager", "mlflow_green_taxi"} <= set(resources)
+
+
+def test_every_asset_is_described_owned_grouped_and_partitioned(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        model = key.path[0]
+        assert node.description, key
+        assert node.kinds, key
+        assert node.owners, key
+        assert node.group_name == model
+        assert node.tags["mlops/model"] == model
+        assert node.partitions_def is not None
+
+
+def test_checks_are_described_partitioned_and_only_the_border_blocks(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    specs = [graph.get_check_spec(key) for key in graph.asset_check_keys]
+    assert all(spec.description and spec.partitions_def is not None for spec in specs)
+    assert {spec.name for spec in specs if spec.blocking} == {"served_complete"}
+
+
+def test_green_taxi_has_the_shipped_months(definitions: dg.Definitions) -> None:
+    periods = definitions.resolve_job_def("green_taxi_monthly").partitions_def
+    assert periods is not None
+    keys = periods.get_partition_keys()
+    assert (keys[0], keys[-1], len(keys)) == ("2021-01", "2023-03", 27)
+
+
+def test_nothing_of_the_platform_hangs_below_what_is_served(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        if key.path[1] == "served_predictions":
+            assert graph.get(key).child_keys == set()
+
+
+@pytest.mark.xdist_group("dg")
+def test_dagsters_own_tools_read_the_project(home: Path) -> None:
+    expected = {
+        ("check", "yaml"): "All component YAML validated successfully",
+        ("check", "defs"): "All component YAML validated successfully",
+        ("list", "defs"): "green_taxi/served_predictions",
+        ("list", "components"): "mlops_assets.MonitoredModel",
+    }
+    environment = {**os.environ, "COLUMNS": "200", "DAGSTER_HOME": ""}
+    dg_command = str(Path(sys.executable).with_name("dg"))
+    for command, said in expected.items():
+        done = subprocess.run(
+            [dg_command, *command], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+        )
+        printed = done.stdout + done.stderr
+        assert done.returncode == 0, f"dg {' '.join(command)}: {printed}"
+        assert said in printed, f"dg {' '.join(command)}: {printed}"
