@@ -14,7 +14,8 @@ METHOD = """\
 The file of 2021-04 is replaced by one with the given rows: its trips again and again, moved within the month and with
 a changed duration, so that no row is a copy. The champion is trained on the ordinary months before. One process makes
 the assets from the raw file to the drift report (raw_trips, features, profile, predictions, drift_report with its
-pictures and Evidently page); the peak is that process's resident memory, libraries included."""
+pictures and Evidently page) twice: the times are those of the second pass, without the libraries' imports; the peak is
+the process's resident memory in both, libraries included."""
 EARLIER = ["2021-01", "2021-02", "2021-03"]
 PERIOD = "2021-04"
 ASSETS = ["raw_trips", "features", "profile", "predictions", "drift_report"]
@@ -35,10 +36,9 @@ def run(quick: bool) -> list[Measurement]:
             with worker(
                 "benchmarks.steps:months", root / "home", data_dir=data, periods=[PERIOD] * 2, assets=ASSETS
             ) as month:
-                next(month)  # imports, and Evidently's fonts
-                answer = next(month)
+                first, answer = next(month), next(month)
             seconds[rows] = {asset: answer["seconds"][asset] for asset in ASSETS}
-            peaks[rows] = answer["peak"]
+            peaks[rows] = max(first["peak"], answer["peak"])
     totals = {rows: sum(found.values()) for rows, found in seconds.items()}
     growth = totals[large] / totals[small]
     few, many = f"{small / 1e6:g}M rows", f"{large / 1e6:g}M rows"
