@@ -29,6 +29,8 @@ MODEL = "green_taxi"
 LOCATION = "mlops_assets"
 PERIOD = "2022-12"
 WIDTH = 1400
+VIEW = (WIDTH, 950)
+LINEAGE = (1000, 1720)  # narrow and tall, because the graph stands upright
 MOST_BYTES = 300_000
 COLOURS = (256, 128, 64)
 PATIENCE = 30_000  # milliseconds
@@ -41,20 +43,20 @@ def main() -> None:
     if program is None:
         sys.exit("There is no Chromium on the path; install one, or set CHROMIUM to its path.")
     addresses = Addresses.from_env()
-    shots: dict[str, tuple[int, Callable[[Page, Addresses], None]]] = {
-        "lineage": (1000, lineage),
-        "drift_report": (1000, drift_report),
-        "drift_by_day": (1000, drift_by_day),
-        "checks": (900, checks),
-        "mlflow_runs": (900, mlflow_runs),
+    shots: dict[str, tuple[tuple[int, int], Callable[[Page, Addresses], None]]] = {
+        "lineage": (LINEAGE, lineage),
+        "drift_report": (VIEW, drift_report),
+        "drift_by_day": (VIEW, drift_by_day),
+        "checks": (VIEW, checks),
+        "mlflow_runs": (VIEW, mlflow_runs),
     }
     wanted = sys.argv[1:] or list(shots)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS), headless=True)
         for name in wanted:
-            height, visit = shots[name]
+            (width, height), visit = shots[name]
             context = browser.new_context(
-                viewport={"width": WIDTH, "height": height}, locale="en-GB", timezone_id="UTC"
+                viewport={"width": width, "height": height}, locale="en-GB", timezone_id="UTC"
             )
             page = context.new_page()
             page.set_default_timeout(PATIENCE)
@@ -69,7 +71,14 @@ def lineage(page: Page, addresses: Addresses) -> None:
     page.goto(f"{addresses.dagster}/locations/{LOCATION}/asset-groups/{MODEL}/lineage")
     page.get_by_text("raw_trips", exact=True).first.wait_for()
     page.get_by_text("Hide navigation").click()
-    page.wait_for_timeout(3_000)
+    page.wait_for_timeout(2_000)
+    # The graph's settings: a button without a name, second of the three in the corner.
+    page.mouse.click(LINEAGE[0] - 27, LINEAGE[1] - 108)
+    page.get_by_text("Change graph to vertical orientation").click()
+    # The page remembers, and fits the graph to its new direction when it is loaded again.
+    page.reload()
+    page.get_by_text("raw_trips", exact=True).first.wait_for()
+    page.wait_for_timeout(5_000)
 
 
 def drift_report(page: Page, addresses: Addresses) -> None:
@@ -91,24 +100,28 @@ def drift_by_day(page: Page, addresses: Addresses) -> None:
 def checks(page: Page, addresses: Addresses) -> None:
     """The drift check over the months, and why the one of the period failed."""
     page.goto(f"{addresses.dagster}/assets/{MODEL}/drift_report?view=checks&checkDetail=drift_within_limits")
+    # The check's own tabs, which come after the asset's.
+    page.get_by_text("Execution history").wait_for()
     page.get_by_text("Partitions", exact=True).last.click()
-    period = page.get_by_text(PERIOD, exact=True).first
-    period.wait_for()
-    # While the periods are still loading, the page goes back to the newest one.
-    page.wait_for_timeout(4_000)
-    period.click()
+    page.get_by_text(PERIOD, exact=True).first.click()
     page.get_by_text("Verdict severe").first.wait_for()
     page.wait_for_timeout(1_000)
 
 
 def mlflow_runs(page: Page, addresses: Addresses) -> None:
     """The period's run with its trials, drift report and performance below it."""
-    page.goto(f"{addresses.mlflow}/#/experiments")
-    page.get_by_role("link", name=MODEL, exact=True).first.click()
-    page.get_by_text("Training runs").first.click()
-    row = page.get_by_role("row").filter(has_text=f"{MODEL} {PERIOD}")
-    row.wait_for()
-    row.get_by_role("button").first.click()
+    found = page.request.get(
+        f"{addresses.mlflow}/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": MODEL}
+    ).json()
+    experiment = found["experiment"]["experiment_id"]
+    page.goto(f"{addresses.mlflow}/#/experiments/{experiment}/runs?workflowType=machine_learning")
+    run = page.get_by_text(f"{MODEL} {PERIOD}", exact=True).first
+    run.wait_for()
+    page.mouse.click(WIDTH - 36, 36)  # the assistant's cross
+    page.wait_for_timeout(2_000)
+    box = run.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] - 32, box["y"] + box["height"] / 2)  # the plus sign before the name
     page.get_by_text(f"drift_report {PERIOD}").first.wait_for()
     page.wait_for_timeout(1_000)
 
