@@ -28,6 +28,7 @@ def declaration() -> tuple[ModelSpec, str]:
 def workbench(period: str) -> Iterator[Workbench]:
     """A workbench for one period with its MLflow run open, as the period's job has it."""
     from mlops_assets.home import Home
+    from mlops_assets.incidents.store import Store
     from mlops_assets.lake.connection import connect
     from mlops_assets.lake.store import Lake
     from mlops_assets.monitored_model.workbench import PeriodRun
@@ -41,12 +42,12 @@ def workbench(period: str) -> Iterator[Workbench]:
     experiment = tracking.experiment(client, MODEL, home.artifacts)
     with tracking.open_run(client, experiment, period) as run_id, connect(lake, read_views=False) as con:
         run = PeriodRun(client, experiment, run_id)
-        yield Workbench(spec=spec, sql=sql, home=home, lake=lake, con=con, period_run=run)
+        yield Workbench(spec=spec, sql=sql, home=home, lake=lake, con=con, store=Store(home.store_url), period_run=run)
 
 
 def step_paths() -> dict[str, str]:
-    """The step of each asset as `module.function`, by the asset's name, in an order in which they can run."""
-    from mlops_assets.monitored_model.assets import graph
+    """The module of each asset's step, by the asset's name, in an order in which they can run."""
+    from mlops_assets.monitored_model.graph import graph
 
     return {asset.name: asset.step for asset in graph(declaration()[0])}
 
@@ -59,10 +60,8 @@ def run_steps(period: str, assets: Sequence[str]) -> dict[str, float]:
     with workbench(period) as bench:
         seconds["stores"] = time.perf_counter() - started
         for asset in assets:
-            module, _, function = paths[asset].rpartition(".")
             started = time.perf_counter()
-            step = getattr(import_module(f"mlops_assets.monitored_model.{module}"), function)
-            step(bench, period)
+            import_module(f"mlops_assets.monitored_model.steps.{paths[asset]}").make(bench, period)
             seconds[asset] = time.perf_counter() - started
     return seconds
 

@@ -142,7 +142,10 @@ def save(page: Page, path: Path) -> None:
     from PIL import Image
 
     page.evaluate("document.fonts.ready.then(() => true)")
-    shot = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+    # What lies behind a dialog is no part of the picture.
+    dialog = page.get_by_role("dialog")
+    shown = dialog.screenshot(animations="disabled") if dialog.count() else page.screenshot(animations="disabled")
+    shot = Image.open(io.BytesIO(shown)).convert("RGB")
     path.parent.mkdir(parents=True, exist_ok=True)
     for colours in COLOURS:
         shot.quantize(colours).save(path, optimize=True)

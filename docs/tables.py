@@ -20,7 +20,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 MONTHS = """
 SELECT p.period, p.verdict, d.since, p.decision, p.champion_version AS champion, c.trained_on AS "trained on",
        p.rows, p.served_rows AS served, p.served_source AS "served by",
-       f.f1, f.floor AS "F1 if all cash", f.auc AS AUC, f.estimate AS "AUC estimated"
+       f.f1 AS F1, f.floor AS "F1 if all cash", f.auc AS AUC, f.estimate AS "AUC estimated"
 FROM monitoring.periods p
 LEFT JOIN green_taxi.challengers c USING (period)
 LEFT JOIN (SELECT period, min(since) AS since FROM green_taxi.drift WHERE "column" = '(period)' GROUP BY period) d
@@ -54,6 +54,20 @@ ORDER BY period, value DESC
 """
 
 
+PLAN_B = """
+SELECT f.period, f.source AS scores, s.fallback_rung AS rung, s.source_period AS "from",
+       max(f.value) FILTER (f.metric = 'f1') AS F1, max(f.value) FILTER (f.metric = 'auc') AS AUC,
+       max(floor.value) AS "F1 if all cash"
+FROM green_taxi.performance f
+JOIN (SELECT DISTINCT period, fallback_rung, source_period FROM green_taxi.fallback_predictions) s USING (period)
+JOIN (SELECT period, value FROM green_taxi.performance WHERE source = 'champion' AND metric = 'f1_all_positive') floor
+    USING (period)
+WHERE f.segment IS NULL AND f.source IN ('champion', 'served')
+GROUP BY f.period, f.source, s.fallback_rung, s.source_period
+ORDER BY f.period, f.source
+"""
+
+
 def cell(value: Any) -> str:
     if value is None:
         return ""
@@ -81,7 +95,7 @@ def replaced(text: str, name: str, content: str) -> str:
 def main() -> None:
     text = README.read_text()
     with connect() as con:
-        for name, query in (("months", MONTHS), ("champions", CHAMPIONS), ("drift", DRIFT)):
+        for name, query in (("months", MONTHS), ("champions", CHAMPIONS), ("drift", DRIFT), ("plan_b", PLAN_B)):
             result = con.sql(query)
             rows = result.fetchall()
             if not rows:

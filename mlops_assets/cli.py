@@ -6,16 +6,20 @@ Commands import what they need when they run, so that `--help` answers at once.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    import dagster as dg
     from rich.table import Table
 
+    from mlops_assets.incidents.store import Store
+    from mlops_assets.lake.store import Lake
     from mlops_assets.monitored_model.backfill import PeriodRunResult
     from mlops_assets.monitoring import PeriodStatus
 
@@ -134,16 +138,21 @@ def demo() -> None:
         "Each month is ingested, scored by the champion of the month before, compared with what that champion was\n"
         "trained on, and used to train a challenger. A few seconds to half a minute a month.\n"
     )
+    alerts = Home.from_env().root / "alerts.jsonl"
+    os.environ.setdefault("MLOPS_ALERT_URLS", alerts.as_uri())
     results = _backfill(DEMO_MODEL, DEMO_PERIODS, None)
     addresses = Addresses.from_env()
     console.print(
         "\n[bold]What next[/bold]\n"
         "  make dev                       opens all of it in your browser:\n"
         f"    {addresses.dagster}        Dagster: lineage, partitions, checks, runs\n"
-        f"    {addresses.mlflow}        MLflow: experiments, trials, the model registry\n"
+        f"    {addresses.mlflow}/#/experiments?workflowType=machine_learning\n"
+        "                                 MLflow: experiments, trials, the model registry\n"
         f"    {addresses.evidently}        Evidently: drift panels over the months\n"
         "  .venv/bin/mlops-assets status  the table above, any time\n"
+        "  .venv/bin/mlops-assets incidents list --all\n"
         "  .venv/bin/mlops-assets sql \"select * from green_taxi.drift where verdict = 'severe'\"\n"
+        f"  Alerts went to {os.environ['MLOPS_ALERT_URLS']}\n"
         f"  Everything is in {Home.from_env().root}",
         highlight=False,
     )
@@ -193,6 +202,205 @@ def reset(yes: bool) -> None:
     click.echo(f"Deleted. {home.root} is empty again.")
 
 
+@main.group()
+def incidents() -> None:
+    """What went wrong, what is still open, and what people decided."""
+
+
+@incidents.command("list")
+@click.argument("model", required=False)
+@click.option("--all", "everything", is_flag=True, help="Resolved ones too.")
+def list_incidents(model: str | None, everything: bool) -> None:
+    """List the open incidents, of one MODEL or of all."""
+    found = _store().incidents(model=model, state=None if everything else "open")
+    if not found:
+        click.echo("No incident." if everything else "No open incident.")
+        return
+    columns = ["id", "model", "period", "kind", "verdict", "since", "state", "opened", "reason"]
+    rows = [
+        [
+            str(incident.id),
+            incident.model,
+            incident.period,
+            incident.kind,
+            incident.verdict,
+            incident.since,
+            incident.state,
+            f"{incident.opened_at:%Y-%m-%d %H:%M}",
+            incident.reasons[0]["sentence"] if incident.reasons else "",
+        ]
+        for incident in found
+    ]
+    _console().print(_result_table(columns, rows))
+
+
+@incidents.command("show")
+@click.argument("number", type=int)
+def show_incident(number: int) -> None:
+    """Show incident NUMBER with its reasons and history."""
+    from mlops_assets.incidents.store import UnknownIncident
+
+    try:
+        incident = _store().incident(number)
+    except UnknownIncident as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Incident {incident.id}: {incident.kind} in {incident.model} {incident.period}, {incident.state}")
+    click.echo(f"verdict {incident.verdict}" + (f", since {incident.since}" if incident.since else ""))
+    for reason in incident.reasons:
+        click.echo(f"  - {reason['sentence']}")
+    click.echo("history:")
+    for event in incident.history:
+        told = f" by {event.by}: {event.why}" if event.by else ""
+        click.echo(f"  {event.at:%Y-%m-%d %H:%M:%S} UTC  {event.event}{told}")
+
+
+@incidents.command("resolve")
+@click.argument("number", type=int)
+@click.option("--why", required=True, help="What was found and done.")
+@click.option("--by", default=None, help="Who resolves it; by default the one who is logged in.")
+def resolve_incident(number: int, why: str, by: str | None) -> None:
+    """Close incident NUMBER. It does not change what is served."""
+    from mlops_assets.incidents.store import AlreadyResolved, UnknownIncident
+
+    try:
+        closed = _store().resolve(number, by or _user(), why)
+    except (UnknownIncident, AlreadyResolved, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Incident {closed.id} is resolved.")
+
+
+@incidents.command("accept")
+@click.argument("model")
+@click.argument("period")
+@click.option("--digest", required=True, help="Digest of the very drift report, at least 8 characters of it.")
+@click.option("--why", required=True, help="Why the champion can be trusted all the same.")
+@click.option("--by", default=None, help="Who accepts it; by default the one who is logged in.")
+def accept_period(model: str, period: str, digest: str, why: str, by: str | None) -> None:
+    """Let the champion serve a severe PERIOD of MODEL, in spite of its drift report."""
+    from mlops_assets.monitored_model import decisions
+
+    _decide(model, lambda lake, store: decisions.accept(model, lake, store, period, digest, by or _user(), why))
+    click.echo(f"{model} {period} is accepted and served by the champion.")
+
+
+@main.group()
+def champion() -> None:
+    """The version in force: what it is, how it came, and how to change it by hand."""
+
+
+@champion.command("show")
+@click.argument("model")
+def show_champion(model: str) -> None:
+    """Show the champion of MODEL after its newest period."""
+    _print_champions(model, newest_only=True)
+
+
+@champion.command("history")
+@click.argument("model")
+def champion_history(model: str) -> None:
+    """Show the decision of each period of MODEL."""
+    _print_champions(model, newest_only=False)
+
+
+@champion.command("rollback")
+@click.argument("model")
+@click.option("--to", "version", default=None, help="The version; by default the one before.")
+@click.option("--why", required=True, help="Why.")
+@click.option("--by", default=None, help="Who decides; by default the one who is logged in.")
+def rollback_champion(model: str, version: str | None, why: str, by: str | None) -> None:
+    """Put the version that was champion of MODEL before back in force."""
+    from mlops_assets.monitored_model import decisions
+
+    _decide(model, lambda lake, store: decisions.rollback(model, lake, store, version, by or _user(), why))
+    _print_champions(model, newest_only=True)
+
+
+@champion.command("promote")
+@click.argument("model")
+@click.argument("version")
+@click.option("--why", required=True, help="Why.")
+@click.option("--by", default=None, help="Who decides; by default the one who is logged in.")
+def promote_champion(model: str, version: str, why: str, by: str | None) -> None:
+    """Put VERSION of MODEL in force by hand."""
+    from mlops_assets.monitored_model import decisions
+
+    _decide(model, lambda lake, store: decisions.promote(model, lake, store, version, by or _user(), why))
+    _print_champions(model, newest_only=True)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--why", required=True, help="Why the model should be trained again.")
+@click.option("--by", default=None, help="Who asks; by default the one who is logged in.")
+def retrain(model: str, why: str, by: str | None) -> None:
+    """Train the newest period of MODEL again, for a reason that is kept with the version."""
+    from mlops_assets.monitored_model import decisions
+
+    _decide(model, lambda lake, store: decisions.retrain(model, lake, store, by or _user(), why))
+    _print_champions(model, newest_only=True)
+
+
+def _decide(model: str, decision: Callable[[Lake, Store], object]) -> None:
+    """Store a person's decision, then do what it makes due, as the sensors would."""
+    from mlops_assets.monitored_model.decisions import Refused
+
+    console = _console()
+    with console.status("Loading the models' definitions ..."):
+        definitions, instance = _definitions()
+        from mlops_assets.monitored_model.backfill import UnknownModel, reconcile, shared, spec_of
+
+        try:
+            spec_of(definitions, model)
+            decision(*shared(definitions))
+        except (UnknownModel, Refused, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+    with console.status("Following the decision ..."):
+        results = reconcile(definitions, model, instance)
+    for result in results:
+        _print_period(console, result, "done:")
+    if any(result.outcome == "failed" for result in results):
+        sys.exit(1)
+
+
+def _definitions() -> tuple[dg.Definitions, dg.DagsterInstance]:
+    """The project's definitions and Dagster instance; DAGSTER_HOME is set before Dagster reads it."""
+    from mlops_assets.home import Home
+
+    Home.from_env().prepare_dagster()
+    from mlops_assets.definitions import defs
+    from mlops_assets.monitored_model.backfill import open_instance
+
+    return defs(), open_instance()
+
+
+def _store() -> Store:
+    from mlops_assets.home import Home
+    from mlops_assets.incidents.store import Store
+
+    return Store(Home.from_env().store_url)
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def _print_champions(model: str, *, newest_only: bool) -> None:
+    from mlops_assets.home import Home
+    from mlops_assets.lake.store import Lake
+
+    lake = Lake(Home.from_env().lake_url)
+    periods = lake.periods(model, "champion")
+    if not periods:
+        raise click.ClickException(f"{model} has no decision yet. Try: mlops-assets backfill {model} FROM..TO")
+    rows = []
+    for period in periods[-1:] if newest_only else periods:
+        facts = lake.partition(model, "champion", period).facts
+        rows.append([period, facts["decision"], facts["version"], facts["previous_version"], facts["reason"]])
+    _console().print(_result_table(["period", "decision", "version", "version before", "reason"], rows))
+
+
 def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunResult]:
     """Run the periods with a progress display, then print what came of them."""
     from mlops_assets.home import Home
@@ -219,14 +427,17 @@ def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunRes
             results.append(result)
             progress.update(task, advance=1, description=_next(model, wanted, len(results)))
             _print_period(progress.console, result)
+            for followed in result.served_after:
+                _print_period(progress.console, followed, "  then")
     made = {status.period: status for status in statuses(Lake(Home.from_env().lake_url), model)}
     _print_results(results, made)
     return results
 
 
-def _print_period(console: Any, result: PeriodRunResult) -> None:
+def _print_period(console: Any, result: PeriodRunResult, then: str = "") -> None:
     style = OUTCOME_STYLE[result.outcome]
-    console.print(f"{result.period}  [{style}]{result.outcome:<8}[/{style}]  {result.seconds:5.1f} s", highlight=False)
+    what = f"{then} {result.job} {result.period}" if then else result.period
+    console.print(f"{what}  [{style}]{result.outcome:<8}[/{style}]  {result.seconds:5.1f} s", highlight=False)
     if result.outcome == "failed":
         for step, message in result.errors.items():
             console.print(f"  in {step}:", highlight=False)
@@ -309,14 +520,7 @@ def _console() -> Any:
 
 
 def _progress(console: Any) -> Any:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     return Progress(
         SpinnerColumn(),

@@ -19,6 +19,7 @@ from mlops_assets.home import PROJECT, Home
 
 HOST = "127.0.0.1"
 READY_SECONDS = 120
+MLFLOW_START = "/#/experiments?workflowType=machine_learning"
 STOP_SECONDS = 20
 
 
@@ -28,12 +29,13 @@ class PortTaken(RuntimeError):
 
 @dataclass(frozen=True)
 class Server:
-    """A program to run, and what a person finds at its address."""
+    """A program to run, and what a person finds at its address, on the page that `opens_at` names."""
 
     name: str
     port: int
     command: Sequence[str]
     shows: str
+    opens_at: str = ""
 
     @property
     def url(self) -> str:
@@ -54,7 +56,8 @@ def servers(ports: Mapping[str, int]) -> list[Server]:
     reports = ["http.server", str(ports["reports"]), "--bind", HOST, "--directory", str(home.reports)]
     return [
         Server("Dagster", ports["dagster"], python + dagster, "lineage, partitions, checks, runs"),
-        Server("MLflow", ports["mlflow"], python + mlflow, "experiments, trials, the model registry"),
+        # Its bare address opens the pages for language models, where there is nothing to see.
+        Server("MLflow", ports["mlflow"], python + mlflow, "experiments, trials, the model registry", MLFLOW_START),
         Server(
             "Evidently",
             ports["evidently"],
@@ -84,7 +87,8 @@ def serve(ports: Mapping[str, int]) -> None:
     logs = home.root / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     running: list[subprocess.Popen[bytes]] = []
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    # Both end us in the same way, also where a shell that started us in the background made us ignore Ctrl-C.
+    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for server in wanted:
             with (logs / f"{server.name.lower()}.log").open("wb") as log:
@@ -103,14 +107,15 @@ def serve(ports: Mapping[str, int]) -> None:
         _wait_until_ready(wanted, running, logs)
         print("\nReady:", flush=True)
         for server in wanted:
-            print(f"  {server.name:<10} {server.url:<24} {server.shows}", flush=True)
+            print(f"  {server.name:<10} {server.url + server.opens_at:<68} {server.shows}", flush=True)
         print(f"\nLogs are in {logs}. Ctrl-C stops everything.", flush=True)
         _watch(wanted, running, logs)
     except KeyboardInterrupt:
         print("\nStopping ...", flush=True)
     finally:
         _stop(running)
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -146,6 +151,8 @@ def _environment(wanted: Sequence[Server]) -> dict[str, str]:
     """The servers' environment: links in metadata made from now on lead to these ports."""
     addresses = {f"MLOPS_{server.name.upper()}_URL": server.url for server in wanted}
     quiet = {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONUNBUFFERED": "1"}
+    # Whoever opens the pages wants to see the platform act; MLOPS_SENSORS=off keeps it still.
+    quiet["MLOPS_SENSORS"] = os.environ.get("MLOPS_SENSORS", "on")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, **addresses, **quiet, "PATH": path}
 

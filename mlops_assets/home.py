@@ -6,6 +6,10 @@ Every path and address that a deployment may change is read here, from environme
 MLOPS_HOME           everything generated: lake, MLflow, Dagster's home, reports; default `.mlops/` in the project
 MLOPS_DATA_DIR       where sources with a relative path are read; default `data/` in the project
 MLOPS_LAKE_URL       the lake, any folder or fsspec URL; default `$MLOPS_HOME/lake`
+MLOPS_STORE_URL      incidents, accepts, alerts, leases; default SQLite `$MLOPS_HOME/store.db`, or a PostgreSQL URL
+MLOPS_ALERT_URLS     where alerts go, Apprise URLs; none by default
+MLOPS_SENSOR_SECONDS how often the sensors look, in seconds; default 10. Pauses before another attempt and the silence
+                     after which a run counts as dead are multiples of it
 MLFLOW_TRACKING_URI  MLflow's tracking store and registry; default `sqlite:///$MLOPS_HOME/mlflow/mlflow.db`
 MLOPS_DAGSTER_URL, MLOPS_MLFLOW_URL, MLOPS_EVIDENTLY_URL, MLOPS_REPORTS_URL
                      where links on pages lead to; default: the ports of `mlops-assets dev` on this machine
@@ -56,6 +60,10 @@ class Home:
         return os.environ.get("MLOPS_LAKE_URL") or str(self.root / "lake")
 
     @property
+    def store_url(self) -> str:
+        return os.environ.get("MLOPS_STORE_URL") or f"sqlite:///{self.root / 'store.db'}"
+
+    @property
     def mlflow(self) -> Path:
         return self.root / "mlflow"
 
@@ -84,25 +92,24 @@ class Home:
         return self.root / "downloads"
 
     @property
-    def locks(self) -> Path:
-        return self.root / "locks"
-
-    @property
     def dagster(self) -> Path:
         """Dagster's home: `DAGSTER_HOME` where it is set, else a folder of ours."""
         return Path(os.environ.get("DAGSTER_HOME") or self.root / "dagster")
 
     def generated(self) -> list[Path]:
         """What is there of all that the project makes below this folder."""
-        names = ("lake", "mlflow", "optuna", "reports", "evidently", "downloads", "locks", "dagster")
-        return [self.root / name for name in names if (self.root / name).exists()]
+        names = ("lake", "mlflow", "optuna", "reports", "evidently", "downloads", "dagster", "logs", "alerts.jsonl")
+        return [*(self.root / name for name in names if (self.root / name).exists()), *self.root.glob("store.db*")]
 
     def reset(self) -> None:
         """Delete what the project made. Anything else in the folder stays."""
         import shutil
 
         for path in self.generated():
-            shutil.rmtree(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def prepare_dagster(self) -> Path:
         """Create Dagster's home with a dagster.yaml if it has none, and point `DAGSTER_HOME` at it.
@@ -117,6 +124,14 @@ class Home:
             temporary.replace(config)
         os.environ["DAGSTER_HOME"] = str(self.dagster)
         return self.dagster
+
+
+def sensor_seconds() -> int:
+    """How often the sensors look: `MLOPS_SENSOR_SECONDS`, by default 10."""
+    text = os.environ.get("MLOPS_SENSOR_SECONDS") or "10"
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"MLOPS_SENSOR_SECONDS is {text!r}; expected a whole number of seconds, at least 1")
+    return int(text)
 
 
 def data_dir() -> Path:

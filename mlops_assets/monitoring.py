@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mlops_assets.home import Home
+from mlops_assets.incidents.store import Store
 from mlops_assets.lake import connection
 from mlops_assets.lake.store import Lake, Partition
 
@@ -32,6 +33,7 @@ _SCHEMA = pa.schema(
         ("served_source", pa.string()),
         ("metric", pa.string()),
         ("metric_value", pa.float64()),
+        ("stale", pa.string()),
     ]
 )
 
@@ -56,6 +58,8 @@ class PeriodStatus:
         What consumers read: how many records, and whose predictions (`champion`, `plan_b`, or `withheld`, `none`).
     metric, metric_value
         The model's metric, realised by the champion's scores; None while outcomes or a champion are missing.
+    stale
+        What has changed since the period was made from it; None when all is as it was.
     """
 
     period: str
@@ -70,6 +74,7 @@ class PeriodStatus:
     served_source: str | None
     metric: str | None
     metric_value: float | None
+    stale: str | None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -104,7 +109,21 @@ def _status(lake: Lake, model: str, period: str) -> PeriodStatus:
         served_source=_source(served),
         metric=performance.get("metric"),
         metric_value=performance.get("value"),
+        stale=_stale(lake, model, period),
     )
+
+
+def _stale(lake: Lake, model: str, period: str) -> str | None:
+    """The inputs of a period's partitions that are not what they were; nothing is made again for it by itself."""
+    changed = set()
+    for table in lake.tables(model):
+        made = lake.find(model, table, period)
+        for name, digest in (made.facts.get("made_from", {}) if made is not None else {}).items():
+            upstream, _, other = name.partition("/")
+            now = lake.find(model, upstream, other)
+            if now is None or now.digest != digest:
+                changed.add(name)
+    return f"{', '.join(sorted(changed))} changed since" if changed else None
 
 
 def _source(served: Partition | None) -> str | None:
@@ -120,12 +139,21 @@ def as_table(statuses: Sequence[PeriodStatus]) -> pa.Table:
     return pa.Table.from_pylist([status.as_dict() for status in statuses], _SCHEMA)
 
 
-def connect(lake: Lake | None = None) -> duckdb.DuckDBPyConnection:
+def connect(lake: Lake | None = None, store: Store | None = None) -> duckdb.DuckDBPyConnection:
     """Open DuckDB, in memory, over all results.
 
     A schema for each model holds the views `raw_<records>`, `features`, `profile`, `challengers`, `champions`,
     `predictions`, `drift`, `fallback_predictions`, `served_predictions` and `performance`; `monitoring.periods` has a
-    line for every model and period. Every view has a `period` column.
+    line for every model and period; `monitoring.incidents` and `monitoring.alerts` say what went wrong and who was
+    told. Every view has a `period` column.
     """
     lake = lake or Lake(Home.from_env().lake_url)
-    return connection.connect(lake, views={"monitoring.periods": as_table(periods(lake))})
+    store = store or Store(Home.from_env().store_url)
+    return connection.connect(
+        lake,
+        views={
+            "monitoring.periods": as_table(periods(lake)),
+            "monitoring.incidents": store.as_arrow("incidents"),
+            "monitoring.alerts": store.as_arrow("alerts"),
+        },
+    )

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +20,7 @@ import dagster as dg
 import pandas as pd
 
 from mlops_assets.definitions import shared_resources
-from mlops_assets.monitored_model import workbench as tables
+from mlops_assets.monitored_model import tables
 from mlops_assets.monitored_model.assets import LAKE_IO_MANAGER, partitions
 from mlops_assets.monitored_model.backfill import PeriodRunResult, backfill
 from mlops_assets.monitored_model.component import build_definitions
@@ -85,12 +86,11 @@ def _die(*_: object) -> NoReturn:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("periods", nargs="+")
-    parser.add_argument("--killed-in", help="the step of `watching` in which the process is killed")
+    parser.add_argument("--killed-in", help="the step in which the process is killed")
     arguments = parser.parse_args()
     if arguments.killed_in:
-        from mlops_assets.monitored_model import watching
-
-        setattr(watching, arguments.killed_in, _die)
+        step = import_module(f"mlops_assets.monitored_model.steps.{arguments.killed_in}")
+        step.make = _die  # type: ignore[attr-defined]
     results = list(backfill(definitions(), "rides", arguments.periods))
     for result in results:
         print(result.period, result.outcome, result.errors)

@@ -17,7 +17,7 @@ from mlops_assets.cli import main
 from mlops_assets.lake.store import Lake
 from mlops_assets_tests import rides_graph, tiny_model
 
-COMMANDS = ("backfill", "status", "sql", "reset", "dev", "demo")
+COMMANDS = ("backfill", "status", "sql", "incidents", "champion", "retrain", "reset", "dev", "demo")
 HEAVY = ("dagster", "pandas", "mlflow", "duckdb", "pyarrow", "sklearn", "numpy", "pydantic", "rich")
 
 
@@ -47,7 +47,8 @@ def rides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_answers_without_loading_anything_heavy() -> None:
     script = (
         "import sys; from click.testing import CliRunner; from mlops_assets.cli import main\n"
-        "for command in ([], ['backfill'], ['status'], ['sql'], ['reset'], ['dev'], ['demo']):\n"
+        "for command in ([], ['backfill'], ['status'], ['sql'], ['incidents', 'accept'], ['champion'], ['retrain'], "
+        "['reset'], ['dev'], ['demo']):\n"
         "    assert CliRunner().invoke(main, [*command, '--help']).exit_code == 0, command\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
@@ -67,7 +68,7 @@ def test_status_as_json_is_a_list_of_objects_with_the_documented_keys(made: Lake
     (line,) = json.loads(run("status", "--json").output)
     assert list(line) == [
         *("period", "model", "verdict", "gate", "reason", "decision", "champion_version", "rows"),
-        *("served_rows", "served_source", "metric", "metric_value"),
+        *("served_rows", "served_source", "metric", "metric_value", "stale"),
     ]
     assert (line["period"], line["model"], line["rows"], line["gate"]) == ("2021-01", "rides", 2, None)
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlops_assets.home import Home
+from mlops_assets.incidents.store import Store
 from mlops_assets.lake.periods import Calendar
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.spec import ModelSpec
@@ -114,6 +115,7 @@ def workbench(root: Path, data: Path, declared: ModelSpec | None = None, sql: st
             home=home,
             lake=Lake(home.lake_url),
             con=con,
+            store=Store(home.store_url),
             period_run=PeriodRun(client, experiment, run_id),
             data_dir=data,
         )

@@ -73,6 +73,8 @@ def gate(
         reason = "severe drift: " + ("; ".join(verdict_reasons) or "see the drift report")
     else:
         state, reason = "champion", "severe drift, accepted by a person" if verdict == "severe" else ""
-    facts = [report_digest, state, accepted_digest if accepted else None, champion_version, list(ladder)]
+    # The ladder is part of what is served only where plan B serves: changing it must not serve all periods again.
+    rungs = list(ladder) if state == "plan_b" else []
+    facts = [report_digest, state, accepted_digest if accepted else None, champion_version, rungs]
     decision_id = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     return Gate(state, reason, decision_id)

@@ -76,6 +76,25 @@ def holder(store: Store, model: str) -> Holder | None:
         return None if row is None else _holder(row, store.now(connection))
 
 
+def holders(store: Store, prefix: str) -> list[Holder]:
+    """Who holds the leases whose name begins with `prefix`."""
+    leases = store._t.leases
+    query = leases.select().where(leases.c.model.startswith(prefix, autoescape=True), leases.c.held)
+    with store.read() as connection:
+        now = store.now(connection)
+        return [_holder(row, now) for row in connection.execute(query).mappings()]
+
+
+def last_heartbeat(store: Store, prefix: str) -> datetime | None:
+    """The last sign of life of the leases whose name begins with `prefix`, held or given back; None without any."""
+    import sqlalchemy as sa
+
+    leases = store._t.leases
+    query = sa.select(leases.c.heartbeat_at).where(leases.c.model.startswith(prefix, autoescape=True))
+    with store.read() as connection:
+        return max(connection.execute(query).scalars(), default=None)
+
+
 class Lease:
     """A context manager that holds a model's lease.
 

@@ -7,29 +7,24 @@ the process starts in between are saved.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import dagster as dg
-from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
-from dagster._core.remote_origin import (
-    ManagedGrpcPythonEnvCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from filelock import FileLock
 
 from mlops_assets.home import Home
+from mlops_assets.incidents.store import Store
 from mlops_assets.lake.periods import Calendar
-from mlops_assets.monitored_model.jobs import MODEL_TAG
+from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.component import SPEC_METADATA
+from mlops_assets.monitored_model.dagster_internals import link_to_job, location_tags
+from mlops_assets.monitored_model.jobs import KIND_TAG, MODEL_TAG, PERIOD_KIND
+from mlops_assets.monitored_model.reconciling import order_runs, plan_b_runs, retrain_runs
 from mlops_assets.monitored_model.runs import RunOutcome, run_outcome
-
-# As in workspace.yaml.
-CODE_LOCATION = "mlops_assets"
-CODE_LOCATION_MODULE = "mlops_assets.definitions"
+from mlops_assets.monitored_model.sensors import announce_failure, deliver_alerts, fail_dead_runs
+from mlops_assets.monitored_model.spec import ModelSpec
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -44,19 +39,33 @@ class PeriodOutsideModel(ValueError):
 
 @dataclass(frozen=True)
 class PeriodRunResult:
-    """How the run of one period ended, in how many seconds; `errors` is what failed, by step."""
+    """How the run of one period ended, in how many seconds; `errors` is what failed, by step; `served_after` are the
+    runs that it made due: plan B, a retraining."""
 
+    job: str
     period: str
     run_id: str
     outcome: RunOutcome
     seconds: float
     errors: dict[str, str]
+    served_after: tuple[PeriodRunResult, ...] = ()
 
 
-def models(definitions: dg.Definitions) -> dict[str, dg.JobDefinition]:
-    """The period job of every declared model, by the model's name."""
-    jobs = definitions.resolve_all_job_defs()
-    return {job.tags[MODEL_TAG]: job for job in jobs if MODEL_TAG in job.tags and job.partitions_def is not None}
+def models(definitions: dg.Definitions) -> dict[str, dict[str, dg.JobDefinition]]:
+    """The jobs of every declared model by kind (`jobs.PERIOD_KIND`, …), by the model's name."""
+    found: dict[str, dict[str, dg.JobDefinition]] = {}
+    for job in definitions.resolve_all_job_defs():
+        if MODEL_TAG in job.tags and KIND_TAG in job.tags:
+            found.setdefault(job.tags[MODEL_TAG], {})[job.tags[KIND_TAG]] = job
+    return found
+
+
+def spec_of(definitions: dg.Definitions, model: str) -> ModelSpec:
+    """The declaration of a model. Raises UnknownModel."""
+    found = (definitions.metadata or {}).get(f"{SPEC_METADATA}{model}")
+    if found is None:
+        raise UnknownModel(f"no model is called {model!r}; declared are {', '.join(sorted(models(definitions)))}")
+    return ModelSpec.model_validate(found.value)
 
 
 def backfill(
@@ -83,17 +92,52 @@ def backfill(
     """
     job = _job(definitions, model)
     _check(job, model, periods)
-    if instance is None:
-        instance = _instance()
+    running = instance or open_instance()
     for period in periods:
-        yield _run(job, model, period, trials, instance)
+        result = _run(job, model, period, running, trials=trials)
+        if result.outcome == "failed":
+            _announce(running, shared(definitions)[1], result.run_id)
+        after = reconcile(definitions, model, running)
+        yield replace(result, served_after=tuple(after))
 
 
-def _instance() -> dg.DagsterInstance:
+def open_instance() -> dg.DagsterInstance:
     """The instance of `DAGSTER_HOME`. Two processes can't make its databases at the same time, so one waits."""
     folder = Home.from_env().prepare_dagster()
     with FileLock(folder / ".opening.lock"):
         return dg.DagsterInstance.get()
+
+
+def reconcile(definitions: dg.Definitions, model: str, instance: dg.DagsterInstance) -> list[PeriodRunResult]:
+    """Do what the sensors would do: run what is due, tell about failures, send the alerts that are waiting.
+
+    The end state is the daemon's, because both ask `reconciling` what is due.
+    """
+    spec = spec_of(definitions, model)
+    lake, store = shared(definitions)
+    fail_dead_runs(instance, store)
+    done: list[PeriodRunResult] = []
+    for planner in (order_runs, plan_b_runs, retrain_runs):
+        for wanted in planner(spec, lake, store, instance).runs:
+            job = _job(definitions, model, wanted.kind)
+            done.append(_run(job, model, wanted.period, instance, tags=wanted.tags))
+    for result in done:
+        if result.outcome == "failed":
+            _announce(instance, store, result.run_id)
+    deliver_alerts(store)
+    return done
+
+
+def _announce(instance: dg.DagsterInstance, store: Store, run_id: str) -> None:
+    run = instance.get_run_by_id(run_id)
+    if run is not None:
+        announce_failure(instance, store, run)
+
+
+def shared(definitions: dg.Definitions) -> tuple[Lake, Store]:
+    """The lake and the incident store that the definitions' resources name."""
+    resources: Mapping[str, Any] = definitions.resources or {}
+    return resources["lake"].lake(), resources["store"].store()
 
 
 def parse_periods(definitions: dg.Definitions, model: str, text: str) -> list[str]:
@@ -111,11 +155,11 @@ def _cadence(job: dg.JobDefinition) -> Literal["monthly", "weekly"]:
     return "weekly" if job.metadata["cadence"].value == "weekly" else "monthly"
 
 
-def _job(definitions: dg.Definitions, model: str) -> dg.JobDefinition:
+def _job(definitions: dg.Definitions, model: str, kind: str = PERIOD_KIND) -> dg.JobDefinition:
     known = models(definitions)
     if model not in known:
         raise UnknownModel(f"no model is called {model!r}; declared are {', '.join(sorted(known)) or 'none'}")
-    return known[model]
+    return known[model][kind]
 
 
 def _check(job: dg.JobDefinition, model: str, periods: Sequence[str]) -> None:
@@ -129,39 +173,39 @@ def _check(job: dg.JobDefinition, model: str, periods: Sequence[str]) -> None:
 
 
 def _run(
-    job: dg.JobDefinition, model: str, period: str, trials: int | None, instance: dg.DagsterInstance
+    job: dg.JobDefinition,
+    model: str,
+    period: str,
+    instance: dg.DagsterInstance,
+    *,
+    trials: int | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> PeriodRunResult:
     config: dict[str, Any] = dict(QUIET)
     if trials is not None:
         config["ops"] = {f"{model}__challenger": {"config": {"trials": trials}}}
     started = time.perf_counter()
-    origin = _origin(job.name)
     result = job.execute_in_process(
         partition_key=period,
         instance=instance,
         run_config=config,
         raise_on_error=False,
-        tags={REPOSITORY_LABEL_TAG: origin.repository_origin.get_label()},
+        tags={**location_tags(job.name), **(tags or {})},
     )
-    _link(instance, result.run_id, origin)
+    link_to_job(instance, result.run_id, job.name)
+    if _interrupted(result):
+        # Dagster has closed the run and swallowed the signal; the periods after it were not asked for any more.
+        raise KeyboardInterrupt
     outcome = run_outcome(instance, result.run_id)
     seconds = time.perf_counter() - started
-    return PeriodRunResult(period, result.run_id, outcome, seconds, {} if outcome == "success" else _errors(result))
-
-
-def _origin(job_name: str) -> RemoteJobOrigin:
-    """The job as the UI knows it, from workspace.yaml."""
-    location = ManagedGrpcPythonEnvCodeLocationOrigin(
-        loadable_target_origin=LoadableTargetOrigin(module_name=CODE_LOCATION_MODULE), location_name=CODE_LOCATION
+    return PeriodRunResult(
+        job.name, period, result.run_id, outcome, seconds, {} if outcome == "success" else _errors(result)
     )
-    return RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME).get_job_origin(job_name)
 
 
-def _link(instance: dg.DagsterInstance, run_id: str, origin: RemoteJobOrigin) -> None:
-    """Make the run one of the job's: a run in process has no origin, so the UI's timeline would leave it out."""
-    run = instance.get_run_by_id(run_id)
-    if run is not None:
-        instance.run_storage.replace_job_origin(run, origin)
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    return any(error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in errors)
 
 
 def _errors(result: dg.ExecuteInProcessResult) -> dict[str, str]:

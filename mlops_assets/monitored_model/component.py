@@ -12,10 +12,14 @@ from pydantic import BaseModel
 
 from mlops_assets.monitored_model.assets import build_assets, partitions
 from mlops_assets.monitored_model.features_sql import check_features_sql
-from mlops_assets.monitored_model.jobs import build_period_job, build_schedule
+from mlops_assets.monitored_model.jobs import PERIOD_KIND, build_decision_jobs, build_jobs, build_schedule
 from mlops_assets.monitored_model.resources import mlflow_period_run, mlflow_resource_key
 from mlops_assets.monitored_model.scaffold import MonitoredModelScaffolder
+from mlops_assets.monitored_model.sensors import build_sensors
 from mlops_assets.monitored_model.spec import ModelSpec
+
+# The declaration travels with the definitions, for those who run them without a daemon.
+SPEC_METADATA = "mlops/spec/"
 
 
 @dg.scaffold_with(MonitoredModelScaffolder)
@@ -55,13 +59,15 @@ class MonitoredModel(dg.Component):
 
 
 def build_definitions(spec: ModelSpec, sql: str) -> dg.Definitions:
-    """The definitions of one model, without the resources that all models share."""
+    """The definitions of one model, without the resources and sensors that all models share."""
     periods = partitions(spec)
     assets = build_assets(spec, sql)
-    job = build_period_job(spec, assets, periods)
+    jobs = build_jobs(spec, assets, periods)
     return dg.Definitions(
         assets=assets,
-        jobs=[job],
-        schedules=[build_schedule(spec, job, periods)],
+        jobs=[*jobs.values(), *build_decision_jobs(spec)],
+        schedules=[build_schedule(spec, jobs[PERIOD_KIND], periods)],
+        sensors=build_sensors(spec, jobs, periods),
         resources={mlflow_resource_key(spec.name): mlflow_period_run(spec.name)},
+        metadata={f"{SPEC_METADATA}{spec.name}": dg.MetadataValue.json(spec.model_dump(mode="json"))},
     )

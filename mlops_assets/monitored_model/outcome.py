@@ -79,3 +79,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def quality_failure(checks: Sequence[Check]) -> str | None:
+    """The reason for quarantine: the failed checks of severity ERROR, None when there is none."""
+    failed = [check for check in checks if not check.passed and check.severity == "ERROR"]
+    if not failed:
+        return None
+    return "quarantined: " + "; ".join(f"{check.name}: {check.description}" for check in failed)

@@ -16,8 +16,11 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
 from mlops_assets.home import Home
+from mlops_assets.incidents.lease import Lease
+from mlops_assets.incidents.store import Store
 from mlops_assets.lake.connection import DEFAULT_MEMORY, MEMORY_VARIABLE
 from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.jobs import KIND_TAG, PERIOD_KIND
 from mlops_assets.monitored_model.runs import run_outcome
 from mlops_assets.monitored_model.workbench import PeriodRun
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PARTITION_TAG = "dagster/partition"
+RUN_LEASE = "run:"
+HEARTBEAT_SECONDS = 60.0
 PROCESS_TAG = "mlops.process"
 MLFLOW_STATUS = {"success": "FINISHED", "withheld": "FINISHED", "failed": "FAILED"}
 
@@ -38,6 +43,29 @@ class LakeResource(dg.ConfigurableResource):
 
     def lake(self) -> Lake:
         return Lake(self.url or Home.from_env().lake_url)
+
+
+class StoreResource(dg.ConfigurableResource):
+    """The incident store: SQLite, or PostgreSQL by URL."""
+
+    url: str | None = Field(default=None, description="By default MLOPS_STORE_URL or SQLite in MLOPS_HOME.")
+
+    def store(self) -> Store:
+        return Store(self.url or Home.from_env().store_url)
+
+
+@dg.resource(
+    required_resource_keys={"store"},
+    description="A sign of life of the run's process, so that a killed run is noticed and frees its queue slot.",
+)
+def heartbeat(context: dg.InitResourceContext) -> Iterator[None]:
+    run = context.dagster_run
+    if run is None:
+        raise dg.DagsterInvariantViolationError("a heartbeat belongs to a Dagster run")
+    store: Store = context.resources.store.store()
+    # One per process: a multiprocess run has several, one after the other or side by side.
+    with Lease(store, f"{RUN_LEASE}{run.run_id}/{os.getpid()}", what=f"run {run.run_id}", ttl=HEARTBEAT_SECONDS):
+        yield
 
 
 def duckdb_resource() -> DuckDBResource:
@@ -80,13 +108,14 @@ def mlflow_period_run(model: str) -> dg.ResourceDefinition:
         instance = context.instance
         if run is None or instance is None:
             raise dg.DagsterInvariantViolationError("the MLflow run of a period belongs to a Dagster run")
-        period = run.tags.get(PARTITION_TAG, "")
+        period, kind = run.tags.get(PARTITION_TAG, ""), run.tags.get(KIND_TAG, PERIOD_KIND)
         config = {
             "experiment_name": model,
             "mlflow_tracking_uri": home.tracking_uri,
             "env": {},
             "extra_tags": {
-                "mlflow.runName": f"{model} {period}".strip(),
+                # The period's own run has the plain name; plan B or a retraining says what it is.
+                "mlflow.runName": " ".join(filter(None, [model, period, "" if kind == PERIOD_KIND else kind])),
                 "mlops.model": model,
                 "mlops.period": period,
                 "mlops.dagster_job": run.job_name,

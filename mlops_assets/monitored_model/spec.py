@@ -17,10 +17,10 @@ from mlops_assets.drift.verdict import DriftThresholds
 from mlops_assets.lake.columns import Column, Kind, kinds
 from mlops_assets.lake.periods import Calendar
 from mlops_assets.lake.source import Source
+from mlops_assets.plan_b.ladder import check_ladder
 from mlops_assets.training.candidates import Candidate, Target
 from mlops_assets.training.metrics import CLASSIFICATION_METRICS, HIGHER_IS_BETTER, REGRESSION_METRICS
 
-PLAN_B_RUNGS = ("segment_rate", "previous_champion", "global_rate")
 PLATFORM_COLUMNS = {"record_id", "period", "score", "prediction", "model_version", "split"}
 
 
@@ -70,7 +70,10 @@ class SinceBreak(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shares: Shares = Field(default=[0.6, 0.2, 0.2], description="Shares of the rows for train, validation and test.")
+    shares: Shares = Field(
+        default=[0.6, 0.2, 0.2],
+        description="Shares of the rows for train, validation and test, by days that take turns.",
+    )
     min_rows: int = Field(
         default=2_000, gt=0, description="With fewer rows since the break, the whole period is taken."
     )
@@ -145,6 +148,12 @@ class ModelSpec(BaseModel):
     on_severe: Literal["fallback", "pause"] = Field(
         default="fallback", description="Serve plan B when drift is severe, or withhold the period."
     )
+    retrain: Literal["every_period", "on_alert"] = Field(
+        default="every_period", description="Train in every period, or only when there is a cause."
+    )
+    grace: int = Field(
+        default=10, ge=0, description="Days after a period's end from which its missing data is an outage."
+    )
     schedule: str | None = Field(default=None, description="Cron line of the period job; by default after its end.")
 
     @field_validator("name", "records")
@@ -173,11 +182,7 @@ class ModelSpec(BaseModel):
     @field_validator("plan_b")
     @classmethod
     def _rungs_exist(cls, ladder: list[str]) -> list[str]:
-        unknown = [rung for rung in ladder if rung not in PLAN_B_RUNGS]
-        if unknown:
-            raise ValueError(f"plan_b names {unknown}; the rungs are {list(PLAN_B_RUNGS)}")
-        if len(set(ladder)) != len(ladder):
-            raise ValueError(f"plan_b lists a rung twice: {ladder}")
+        check_ladder(ladder)
         return ladder
 
     @field_validator("candidates")

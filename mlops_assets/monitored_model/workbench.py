@@ -6,36 +6,29 @@ No Dagster here. One workbench serves one model; it is cheap to make and holds n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from mlops_assets.home import Addresses, Home, data_dir
+from mlops_assets.incidents.gate import Gate
+from mlops_assets.incidents.lease import Lease
+from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake, Partition, identifier
+from mlops_assets.monitored_model.gates import champion_before, period_gate
+from mlops_assets.monitored_model.graph import inputs_of
+from mlops_assets.monitored_model.outcome import Markdown, table
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.tables import FEATURES
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
     from mlflow import MlflowClient
 
-# Which table a step writes; the raw table's name comes from the model.
-FEATURES = "features"
-PROFILE = "profile"
-CHALLENGER = "challenger"
-CHAMPION = "champion"
-PREDICTIONS = "predictions"
-DRIFT_REPORT = "drift_report"
-FALLBACK_PREDICTIONS = "fallback_predictions"
-SERVED_PREDICTIONS = "served_predictions"
-PERFORMANCE = "performance"
-
-NO_CHAMPION = "no champion yet"
+PREVIEW_ROWS = 5
 
 # MLflow's UI shows the pages for language models unless it is told otherwise.
 MLFLOW_VIEW = "?workflowType=machine_learning"
@@ -62,8 +55,14 @@ class Workbench:
         The partitions, and an in-memory DuckDB that reads them.
     home
         Where artifacts, studies and reports are kept.
+    store
+        Incidents, and what people have decided.
     period_run
         The MLflow run to log below, None for steps that log nothing.
+    run_id
+        The Dagster run that does the work, None outside of Dagster.
+    plan_b_waits
+        Whether plan B is left to the sensor: in the period's own run, which is done when the period is withheld.
     """
 
     spec: ModelSpec
@@ -71,7 +70,10 @@ class Workbench:
     home: Home
     lake: Lake
     con: duckdb.DuckDBPyConnection
+    store: Store
     period_run: PeriodRun | None = None
+    run_id: str | None = None
+    plan_b_waits: bool = False
     data_dir: Path = field(default_factory=data_dir)
     addresses: Addresses = field(default_factory=Addresses.from_env)
 
@@ -100,8 +102,15 @@ class Workbench:
         reason: str | None = None,
         facts: dict[str, Any] | None = None,
     ) -> Partition:
-        """Write a partition of this model, whole or not at all."""
-        return self.lake.write(self.name, table, period, data, reason=reason, facts=facts)
+        """Write a partition of this model, whole or not at all, with the digests of what it was made from."""
+        made_from = {f"{name}/{other}": digest for (name, other), digest in self.inputs(table, period).items()}
+        known = {**(facts or {}), "made_from": made_from}
+        return self.lake.write(self.name, table, period, data, reason=reason, facts=known)
+
+    def inputs(self, table: str, period: str) -> dict[tuple[str, str], str]:
+        """Digests of the partitions that a partition is made from, of those that are there."""
+        found = {pair: self.find(*pair) for pair in inputs_of(self.spec, table, period)}
+        return {pair: partition.digest for pair, partition in found.items() if partition is not None}
 
     def days(self, period: str) -> tuple[date, date]:
         """First and last day of a period."""
@@ -109,17 +118,25 @@ class Workbench:
         return calendar.start(period).date(), calendar.end(period).date() - timedelta(days=1)
 
     def unusable(self, period: str) -> str | None:
-        """Why the features of a period can't be used, None when they can.
+        """Why the features of a period can't be used, None when they can."""
+        return self.absent(FEATURES, period) or self.partition(FEATURES, period).facts.get("quality_failure")
 
-        Raises MissingPartition when they were not made yet.
+    def absent(self, table: str, period: str) -> str | None:
+        """Why a partition can't be used: its own reason, or that nobody has made it; None when it can.
+
+        Not an error: whoever materializes one asset of a period, or an asset backfill that goes on to later periods,
+        gets empty partitions that say so.
         """
-        features = self.partition(FEATURES, period)
-        return features.reason or features.facts.get("quality_failure")
+        found = self.find(table, period)
+        return f"the {table} of {period} have not been made" if found is None else found.reason
 
     def champion_before(self, period: str) -> Partition | None:
         """The newest decision before `period` that put a version in force, None when there is none."""
-        decision = self.lake.newest_before(self.name, CHAMPION, period)
-        return decision if decision is not None and decision.facts.get("version") else None
+        return champion_before(self.lake, self.name, period)
+
+    def gate(self, period: str) -> Gate:
+        """What may be served for a period."""
+        return period_gate(self.spec, self.lake, self.store, period)
 
     def run_required(self) -> PeriodRun:
         """The period's MLflow run; a step that logs can't do without."""
@@ -127,16 +144,29 @@ class Workbench:
             raise RuntimeError(f"{self.name}: this step logs to MLflow, but was given no run of the period")
         return self.period_run
 
-    @contextmanager
-    def lease(self) -> Iterator[None]:
-        """Hold the model's lease: registry, alias and decision are written by one process at a time."""
-        self.home.locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.home.locks / f"{self.name}.lease"):
-            yield
+    def lease(self) -> Lease:
+        """The model's lease: registry, alias and decision are written by one run at a time."""
+        return Lease(self.store, self.name, what=f"run {self.run_id}" if self.run_id else "a process without a run")
 
     def columns_sql(self, columns: Sequence[str]) -> str:
         """The columns as a quoted list for a SELECT."""
         return ", ".join(identifier(column) for column in columns)
+
+    def preview(self, partition: Partition) -> Markdown:
+        """The first rows of a partition of this model: a line per column, as twenty side by side fit no page."""
+        if not partition.rows:
+            return table([])
+        found = self.con.execute(
+            f"SELECT * EXCLUDE (period) FROM {self.scan(partition.table, [partition.period])} LIMIT {PREVIEW_ROWS}"
+        )
+        columns = [column[0] for column in found.description]
+        values = zip(*found.fetchall(), strict=True)
+        return table(
+            [
+                {"column": name, **{f"row {number}": value for number, value in enumerate(row, 1)}}
+                for name, row in zip(columns, values, strict=True)
+            ]
+        )
 
     def report_url(self, path: Path) -> str:
         """The address under which `mlops-assets dev` serves a file of the reports folder."""
@@ -146,6 +176,12 @@ class Workbench:
         """The address of an MLflow run in MLflow's UI."""
         experiment = self.run_required().experiment_id
         return f"{self.addresses.mlflow}/#/experiments/{experiment}/runs/{run_id}{MLFLOW_VIEW}"
+
+    def artifact_url(self, run_id: str, path: str) -> str:
+        """The address of a run's artifact in MLflow's UI."""
+        return (
+            f"{self.addresses.mlflow}/#/experiments/{self.run_required().experiment_id}/runs/{run_id}/artifacts/{path}"
+        )
 
     def version_url(self, version: str) -> str:
         """The address of one of the model's registered versions in MLflow's UI."""

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-SHRINKAGE = 50.0
-"""Default `PlanBInputs.shrinkage`: a segment of 50 source rows weighs as much as its parent."""
+SHRINKAGE = 20.0
+"""Default `PlanBInputs.shrinkage`: a segment of 20 source rows weighs as much as its parent."""
 
 OWN_COLUMNS = ("score", "prediction", "outcome")
 """Names with a meaning of their own in the relations and the result: neither keys nor segments."""

@@ -13,13 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.drift.evidently_page import (
-    MAX_SAMPLE_ROWS,
-    EvidentlyPage,
-    forget_run,
-    project_url_path,
-    write_page,
-)
+from mlops_assets.drift.evidently_page import MAX_SAMPLE_ROWS, EvidentlyPage, forget_run, project_url_path, write_page
 from mlops_assets.lake.columns import Kind
 
 KINDS: dict[str, Kind] = {"fare": "numeric", "zone": "categorical"}

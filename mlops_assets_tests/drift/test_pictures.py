@@ -13,12 +13,7 @@ from matplotlib.figure import Figure
 
 from mlops_assets.drift import pictures
 from mlops_assets.drift.estimate import ScoreHistogram
-from mlops_assets.drift.pictures import (
-    MOST_BARS,
-    column_change_picture,
-    drift_by_day_picture,
-    score_histogram_picture,
-)
+from mlops_assets.drift.pictures import MOST_BARS, column_change_picture, drift_by_day_picture, score_histogram_picture
 from mlops_assets.drift.profile import ColumnProfile
 
 DAYS = [date(2022, 12, 1) + timedelta(days=i) for i in range(31)]

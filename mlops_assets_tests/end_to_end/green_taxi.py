@@ -14,11 +14,14 @@ import yaml
 
 from mlops_assets.definitions import shared_resources
 from mlops_assets.home import PROJECT, Home
+from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake
-from mlops_assets.monitored_model import ingestion
 from mlops_assets.monitored_model.backfill import PeriodRunResult, backfill
 from mlops_assets.monitored_model.component import build_definitions
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.steps import features as features_step
+from mlops_assets.monitored_model.steps import profile as profile_step
+from mlops_assets.monitored_model.steps import raw as raw_step
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets_tests.conftest import MLOPS_VARIABLES
 
@@ -81,12 +84,20 @@ def workbench(root: Path, spec: ModelSpec, data_dir: Path = DATA) -> Iterator[Wo
     """A workbench of the model with a lake below `root`, for the steps that log nothing."""
     home = Home(root)
     with duckdb.connect() as con:
-        yield Workbench(spec=spec, sql=SQL, home=home, lake=Lake(home.lake_url), con=con, data_dir=data_dir)
+        yield Workbench(
+            spec=spec,
+            sql=SQL,
+            home=home,
+            lake=Lake(home.lake_url),
+            con=con,
+            store=Store(home.store_url),
+            data_dir=data_dir,
+        )
 
 
 def ingest(bench: Workbench, periods: Sequence[str]) -> None:
     """Raw trips, features and profiles of the months."""
     for period in periods:
-        ingestion.raw(bench, period)
-        ingestion.features(bench, period)
-        ingestion.profile_of_features(bench, period)
+        raw_step.make(bench, period)
+        features_step.make(bench, period)
+        profile_step.make(bench, period)

@@ -21,19 +21,25 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-@contextlib.contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program in a session of its own, its output in `log`. On leaving, all processes of that session are ended."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
+def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A program in a session of its own, its output added to `log`; `end` it."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
             command,
             env={**os.environ, **environment},
             cwd=log.parent,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_default_signals,  # noqa: PLW1509 - the tests start no threads
+            preexec_fn=_default_signals,  # noqa: PLW1509 - it only sets two signals
         )
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program in a session of its own, its output in `log`. On leaving, all processes of that session are ended."""
+    log.unlink(missing_ok=True)
+    process = start(command, environment, log)
     try:
         yield process
     finally:

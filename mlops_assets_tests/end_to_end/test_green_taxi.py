@@ -19,9 +19,11 @@ import pytest
 from mlops_assets.drift.profile import Profile
 from mlops_assets.drift.verdict import DriftReport, compare
 from mlops_assets.lake.store import Lake
-from mlops_assets.monitored_model import ingestion, learning
+from mlops_assets.monitored_model import learning_plan
 from mlops_assets.monitored_model.backfill import PeriodRunResult
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.steps import features as features_step
+from mlops_assets.monitored_model.steps import raw as raw_step
 from mlops_assets.monitoring import PeriodStatus, periods
 from mlops_assets.training import search
 from mlops_assets.training.candidates import Candidate
@@ -130,14 +132,21 @@ def test_the_month_before_the_fare_change_is_served(winter: Months) -> None:
 
 
 @pytest.mark.xdist_group("green_taxi_winter")
-def test_the_fare_change_is_severe_named_dated_and_withheld(winter: Months) -> None:
+def test_the_fare_change_is_severe_named_dated_withheld_and_then_served_by_plan_b(winter: Months) -> None:
     december, report = winter.status["2022-12"], winter.facts("drift_report", "2022-12")
     assert december.verdict == report["verdict"] == "severe"
     assert set(report["severe_columns"]) == FARES
     assert report["since"] == str(FARE_CHANGE)
     assert all(any(reason.startswith(f"{name}: PSI") for reason in report["reasons"]) for name in FARES)
-    assert winter.runs["2022-12"].outcome == "withheld"
-    assert (december.served_rows, december.served_source) == (0, "withheld")
+    run = winter.runs["2022-12"]
+    assert run.outcome == "withheld"
+    assert [(after.job, after.period, after.outcome) for after in run.served_after] == [
+        (f"{NAME}_serve", "2022-12", "success")
+    ]
+    assert (december.gate, december.served_rows, december.served_source) == ("plan_b", december.rows, "plan_b")
+    plan_b = winter.facts("fallback_predictions", "2022-12")
+    assert (plan_b["rung"], plan_b["source_period"]) == ("segment_rate", "2022-11")
+    assert winter.facts("performance", "2022-12")["served_value"] is not None
     assert winter.lake.partition(NAME, "predictions", "2022-12").rows == december.rows, "the scores are kept"
 
 
@@ -154,6 +163,7 @@ def test_the_month_of_the_change_promotes_a_challenger_that_knows_the_new_fares(
 def test_january_is_quiet_under_the_new_champion_and_severe_against_august(winter: Months) -> None:
     january = winter.status["2023-01"]
     assert (january.verdict, january.gate, january.served_rows) == ("ok", "champion", january.rows)
+    assert winter.runs["2023-01"].served_after == ()
     assert winter.facts("drift_report", "2023-01")["champion_version"] == winter.status["2022-12"].champion_version
     old = against(winter, "2022-08", "2023-01")
     assert old.verdict == "severe"
@@ -181,9 +191,9 @@ def test_the_default_search_beats_the_replaced_system_and_the_floor(test_month: 
     spec = declared()
     with workbench(tmp_path, spec) as bench:
         ingest(bench, spec.calendar.window(test_month, (-2, 0)))
-        plan = learning.learning_plan(bench, test_month)
+        plan = learning_plan.learning_plan(bench, test_month)
         assert plan.trained_on == "window"
-        train, validation, test = [learning.load_split(bench, plan.parts[role]) for role in learning.ROLES]
+        train, validation, test = [learning_plan.load_split(bench, plan.parts[role]) for role in learning_plan.ROLES]
     ours = search.train(
         train,
         validation,
@@ -244,8 +254,8 @@ def cleaned(period: str) -> pd.DataFrame:
 def test_features_follow_the_replaced_systems_cleaning_exactly(period: str, tmp_path: Path) -> None:
     spec = declared()
     with workbench(tmp_path, spec) as bench:
-        ingestion.raw(bench, period)
-        checks = ingestion.features(bench, period).checks
+        raw_step.make(bench, period)
+        checks = features_step.make(bench, period).checks
         ours = bench.con.sql(f"FROM {bench.scan('features', [period])} ORDER BY record_id").df()
     theirs = cleaned(period)
     assert all(check.passed for check in checks)
@@ -287,7 +297,7 @@ def test_every_shipped_month_passes_its_quality_checks(tmp_path: Path) -> None:
     spec = declared()
     with workbench(tmp_path, spec) as bench:
         for period in spec.calendar.between(spec.start, spec.end or spec.start):
-            checks = [*ingestion.raw(bench, period).checks, *ingestion.features(bench, period).checks]
+            checks = [*raw_step.make(bench, period).checks, *features_step.make(bench, period).checks]
             assert [f"{check.name}: {check.description}" for check in checks if not check.passed] == [], period
 
 
@@ -316,8 +326,8 @@ def test_a_bad_file_is_quarantined_with_what_to_do_and_the_other_months_go_on(tm
     }
     with workbench(tmp_path / "home", spec, tmp_path / "data") as bench:
         for period in spec.calendar.between("2021-01", "2021-07"):
-            checks = ingestion.raw(bench, period).checks
-            features = ingestion.features(bench, period).partition
+            checks = raw_step.make(bench, period).checks
+            features = features_step.make(bench, period).partition
             failed = {check.name: check.description for check in checks if not check.passed}
             if period not in expected:
                 assert failed == {}, period
@@ -347,7 +357,9 @@ def test_no_month_but_that_of_the_fare_change_is_severe(tmp_path: Path) -> None:
     assert [line.verdict for line in months.status.values()][:3] == ["none"] * 3
     after = {period: line for period, line in months.status.items() if period >= "2021-04"}
     assert [period for period, line in after.items() if line.verdict == "severe"] == ["2022-12"]
-    assert [period for period, line in after.items() if line.served_rows != line.rows] == ["2022-12"]
+    assert [period for period, line in after.items() if line.served_rows != line.rows] == []
+    assert [period for period, line in after.items() if line.served_source != "champion"] == ["2022-12"]
+    assert months.status["2022-12"].served_source == "plan_b"
     assert months.facts("drift_report", "2022-12")["since"] == str(FARE_CHANGE)
     assert set(months.facts("drift_report", "2022-12")["severe_columns"]) == FARES
     assert months.row("challenger", "2022-12")["trained_on"] == "since_break"

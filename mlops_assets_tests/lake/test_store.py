@@ -16,13 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.lake.store import (
-    METADATA_KEY,
-    ROW_GROUP_ROWS,
-    DamagedPartition,
-    Lake,
-    MissingPartition,
-)
+from mlops_assets.lake.store import METADATA_KEY, ROW_GROUP_ROWS, DamagedPartition, Lake, MissingPartition
 
 ROWS = pa.table({"record_id": [0, 1, 2], "fare": [1.5, None, 3.0], "zone": ["a", "b", None]})
 

@@ -5,24 +5,30 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlops_assets.home import Home
+from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake, Partition
 from mlops_assets.monitored_model.backfill import PeriodRunResult
 from mlops_assets.training import tracking
 from mlops_assets_tests import rides_graph, tiny_model
+from mlops_assets_tests.conftest import MLOPS_VARIABLES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 MADE = [f"2021-{month:02}" for month in range(1, 7)]
+TURNED = "2021-07"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,10 @@ class History:
     @property
     def lake(self) -> Lake:
         return Lake(self.home.root / "lake")
+
+    @property
+    def store(self) -> Store:
+        return Store(self.home.store_url)
 
     @property
     def client(self) -> MlflowClient:
@@ -59,6 +69,11 @@ class History:
 
     def aliases(self) -> dict[str, str]:
         return {name: str(v) for name, v in self.client.get_registered_model("rides").aliases.items()}
+
+    def withhold(self, period: str) -> None:
+        """Take plan B's predictions of a severe period away, as if its sensor had not run yet."""
+        for table in ("fallback_predictions", "served_predictions"):
+            Path(self.partition(table, period).url).unlink()
 
     def run(self, *periods: str) -> dict[str, PeriodRunResult]:
         """Backfill these periods, here and now."""
@@ -82,13 +97,43 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
         yield History(home, data, definitions, instance, results)
 
 
+@pytest.fixture(scope="session")
+def turned(history: History, tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    """The history and one month more, which turns again after healthy ones: plan B serves it. Tests only read it."""
+    with pytest.MonkeyPatch.context() as patch, copied(history, tmp_path_factory.mktemp("turned"), patch) as copy:
+        turn_again(copy)
+        yield replace(copy, results=history.results | copy.run(TURNED))
+
+
 @pytest.fixture
 def own_history(history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[History]:
     """A copy of the history that a test may change. Its MLflow runs keep their artifacts where they were."""
-    home, data = Home(tmp_path / "copied_home"), tmp_path / "data"
+    with copied(history, tmp_path, monkeypatch) as copy:
+        yield copy
+
+
+@pytest.fixture
+def own_turned(turned: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[History]:
+    """A copy of the history that has turned again, for a test to change."""
+    with copied(turned, tmp_path, monkeypatch) as copy:
+        yield copy
+
+
+def turn_again(history: History) -> None:
+    """Write the month after the history: four of five fees were never seen."""
+    rides = tiny_model.rides(TURNED)
+    fees = pa.array([40.0 if number % 5 else 5.0 for number in range(rides.num_rows)])
+    rides = rides.set_column(rides.schema.get_field_index("fee"), "fee", fees)
+    pq.write_table(rides, history.data / "rides" / f"{TURNED}.parquet")
+
+
+@contextmanager
+def copied(history: History, root: Path, patch: pytest.MonkeyPatch) -> Iterator[History]:
+    """A copy of a history below `root`, which the environment names; with a new Dagster instance."""
+    home, data = Home(root / "copied_home"), root / "data"
     shutil.copytree(history.home.root, home.root, symlinks=True)
     shutil.copytree(history.data, data)
-    use_home(monkeypatch, home, data)
+    use_home(patch, home, data)
     with dg.DagsterInstance.ephemeral() as instance:
         yield History(home, data, history.definitions, instance, history.results)
 
@@ -103,7 +148,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def use_home(patch: pytest.MonkeyPatch, home: Home, data: Path) -> None:
     """Let the environment name this home and nothing else; MLflow sets its own variable when it is used."""
-    for variable in ("MLOPS_LAKE_URL", "MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
+    for variable in MLOPS_VARIABLES:
         patch.delenv(variable, raising=False)
     patch.setenv("MLOPS_HOME", str(home.root))
     patch.setenv("MLOPS_DATA_DIR", str(data))

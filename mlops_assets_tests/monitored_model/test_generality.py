@@ -108,8 +108,8 @@ def test_windows_of_several_periods_leave_the_quarantined_one_out(lake: Lake) ->
     assert lake.partition("unit_sales", "challenger", WEEKS[2]).reason.startswith("no full window yet")
     for week, trained_on in ((WEEKS[3], [WEEKS[1]]), (WEEKS[4], [WEEKS[1], WEEKS[2]])):
         facts = lake.partition("unit_sales", "challenger", week).facts
-        assert facts["parts"]["train"][0] == trained_on
-        assert facts["parts"]["test"][0] == [week]
+        assert facts["parts"]["train"]["periods"] == trained_on
+        assert facts["parts"]["test"]["periods"] == [week]
 
 
 def test_candidates_compete_and_amounts_are_predicted_without_a_cut(lake: Lake) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,11 @@ BEFORE, FIRST, SEVERE, AFTER = MADE[:2], MADE[2], MADE[3], MADE[4:]
 def test_every_period_has_all_ten_partitions_and_only_the_severe_one_is_withheld(history: History) -> None:
     outcomes = {period: result.outcome for period, result in history.results.items()}
     assert outcomes == {period: "withheld" if period == SEVERE else "success" for period in MADE}
+    then = {
+        period: [(r.job, r.period, r.outcome) for r in result.served_after]
+        for period, result in history.results.items()
+    }
+    assert then == {period: [("rides_serve", SEVERE, "withheld")] if period == SEVERE else [] for period in MADE}
     assert {table: history.lake.periods("rides", table) for table in TABLES} == dict.fromkeys(TABLES, MADE)
 
 
@@ -54,35 +60,45 @@ def test_the_first_full_window_gives_the_first_champion(history: History) -> Non
     facts = history.partition("challenger", FIRST).facts
     assert facts["trained_on"] == "window"
     assert facts["parts"] == {
-        "train": [["2021-01"], "", ""],
-        "validation": [["2021-02"], "", ""],
-        "test": [["2021-03"], "", ""],
+        "train": {"periods": ["2021-01"], "days": []},
+        "validation": {"periods": ["2021-02"], "days": []},
+        "test": {"periods": ["2021-03"], "days": []},
     }
 
 
-def test_a_severe_period_is_withheld_with_the_reason_and_the_day_since_when(history: History) -> None:
+def test_a_severe_periods_own_run_withholds_it_with_the_reason_and_the_day_since_when(history: History) -> None:
     report = history.partition("drift_report", SEVERE).facts
     assert report["verdict"] == "severe"
     # The fee jumps on the first day; twenty rides a day take two days more to show the higher fares.
     assert any(reason.startswith("fee: ") and "since 2021-04-11" in reason for reason in report["reasons"])
     assert report["since"] == "2021-04-13"
     assert set(report["severe_columns"]) == {"fee", "fare"}
-    served = history.partition("served_predictions", SEVERE)
-    assert (served.rows, served.facts["gate"]) == (0, "plan_b")
-    assert str(served.reason).startswith("withheld: severe drift: 2 of 4 columns are severe")
+    shown = materialized(history, history.results[SEVERE].run_id)
+    served = shown["served_predictions"]
+    assert (served["dagster/row_count"].value, served["gate"].value) == (0, "plan_b")
+    assert served["reason"].value == "withheld: severe drift: fee, fare since 2021-04-13"
+    assert shown["fallback_predictions"]["reason"].value == "plan B is due, the sensor rides_plan_b serves it"
     # The champion's own scores are kept, so that people can see what plan B costs or saves.
     assert history.partition("predictions", SEVERE).rows == 600
     assert history.partition("performance", SEVERE).facts["value"] is not None
-    assert history.partition("fallback_predictions", SEVERE).reason
+
+
+def test_without_a_healthy_month_before_it_plan_b_has_no_source_and_the_period_stays_withheld(history: History) -> None:
+    fallback, served = (history.partition(name, SEVERE) for name in ("fallback_predictions", "served_predictions"))
+    assert (served.rows, served.facts["gate"]) == (0, "plan_b")
+    assert str(served.reason).startswith("withheld: severe drift: ")
+    assert fallback.rows == 0
+    assert all(rung in str(fallback.reason) for rung in ("segment_rate", "global_rate")), "each rung says why"
+    assert history.partition("performance", SEVERE).facts["served_value"] is None
 
 
 def test_a_severe_period_trains_on_its_own_days_since_the_break_and_promotes(history: History) -> None:
     facts = history.partition("challenger", SEVERE).facts
     assert (facts["trained_on"], facts["since"]) == ("since_break", "2021-04-11")
-    days = [facts["parts"][role][1:] for role in ("train", "validation", "test")]
-    assert days[0][0] == "2021-04-11"
-    assert days[2][1] == "2021-04-30"
-    assert days[0][1] < days[1][0] <= days[1][1] < days[2][0], "no day is in two parts"
+    days = [facts["parts"][role]["days"] for role in ("train", "validation", "test")]
+    since_break = [f"2021-04-{day:02}" for day in range(11, 31)]
+    assert sorted(day for part in days for day in part) == since_break, "every day is in exactly one part"
+    assert [len(part) for part in days] == pytest.approx([12, 4, 4], abs=1)
     decision = history.partition("champion", SEVERE).facts
     assert (decision["decision"], decision["previous_version"]) == ("promoted", "1")
 
@@ -127,7 +143,7 @@ def test_every_check_is_recorded_for_every_period(history: History) -> None:
     assert not [check for check, _ in failed if check[0] in ("raw_rides", "features", "challenger")]
 
 
-def test_a_consumer_is_stopped_in_the_severe_period_and_runs_in_the_others(own_history: History) -> None:
+def test_a_consumer_is_stopped_while_the_severe_period_is_withheld_and_runs_otherwise(own_history: History) -> None:
     job = own_history.definitions.resolve_job_def("revenue")
     for period, succeeds in ((FIRST, True), (SEVERE, False), (AFTER[0], True)):
         result = job.execute_in_process(partition_key=period, instance=own_history.instance, raise_on_error=False)
@@ -151,17 +167,22 @@ def test_materializations_carry_what_a_person_wants_to_see(history: History) -> 
         "served_predictions": {"gate", "decision_id", "reason"},
         "performance": {"metrics", "calibration", "weakest_segments", "fisher_p_value"},
     }
-    events = history.instance.all_logs(history.results[SEVERE].run_id)
-    found = {}
-    for entry in events:
-        if entry.dagster_event is not None and entry.dagster_event.is_step_materialization:
-            materialization = entry.dagster_event.step_materialization_data.materialization
-            found[materialization.asset_key.path[-1]] = materialization.metadata
+    found = materialized(history, history.results[SEVERE].run_id)
     for table, names in wanted.items():
         missing = (names | {"dagster/row_count", "file", "bytes", "digest"}) - found[table].keys()
         assert not missing, f"{table} lacks {missing}"
     page = found["drift_report"]["evidently_file"].value
     assert "<html" in open(page).read(2000).lower()  # noqa: PTH123, SIM115
+
+
+def materialized(history: History, run_id: str) -> dict[str, Any]:
+    """Metadata of what a run materialized, by asset."""
+    found = {}
+    for entry in history.instance.all_logs(run_id):
+        if entry.dagster_event is not None and entry.dagster_event.is_step_materialization:
+            materialization = entry.dagster_event.step_materialization_data.materialization
+            found[materialization.asset_key.path[-1]] = materialization.metadata
+    return found
 
 
 def test_a_withheld_period_says_so_in_its_own_words_in_the_failed_check(history: History) -> None:

@@ -68,7 +68,7 @@ WRONG = [
     ("metric", "mae", (), "metric 'mae' does not fit classification"),
     ("cut", 1.5, (), "cut is 1.5"),
     ("cut", "best", ("cut",), "'tuned'"),
-    ("plan_b", ["magic"], ("plan_b",), r"plan_b names \['magic'\]"),
+    ("plan_b", ["magic"], ("plan_b",), r"the ladder of plan B names \['magic'\]; the rungs are"),
     ("plan_b", ["global_rate", "global_rate"], ("plan_b",), "lists a rung twice"),
     ("on_severe", "ignore", ("on_severe",), "'fallback' or 'pause'"),
 ]

@@ -14,8 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.monitored_model import delivery, ingestion, learning, watching
+from mlops_assets.monitored_model import learning_plan, scoring
 from mlops_assets.monitored_model.outcome import Outcome, table
+from mlops_assets.monitored_model.steps import challenger as challenger_step
+from mlops_assets.monitored_model.steps import champion as champion_step
+from mlops_assets.monitored_model.steps import drift_report as drift_report_step
+from mlops_assets.monitored_model.steps import fallback_predictions as fallback_predictions_step
+from mlops_assets.monitored_model.steps import features as features_step
+from mlops_assets.monitored_model.steps import performance as performance_step
+from mlops_assets.monitored_model.steps import predictions as predictions_step
+from mlops_assets.monitored_model.steps import profile as profile_step
+from mlops_assets.monitored_model.steps import raw as raw_step
+from mlops_assets.monitored_model.steps import served_predictions as served_predictions_step
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets_tests import tiny_model
 
@@ -33,15 +43,24 @@ def bench(tmp_path: Path, files: Path) -> Iterator[Workbench]:
     import duckdb
 
     from mlops_assets.home import Home
+    from mlops_assets.incidents.store import Store
     from mlops_assets.lake.store import Lake
 
     with duckdb.connect() as con:
         home = Home(tmp_path / "home")
-        yield Workbench(tiny_model.spec(), tiny_model.SQL, home, Lake(home.lake_url), con, None, files)
+        yield Workbench(
+            spec=tiny_model.spec(),
+            sql=tiny_model.SQL,
+            home=home,
+            lake=Lake(home.lake_url),
+            con=con,
+            store=Store(home.store_url),
+            data_dir=files,
+        )
 
 
 def ingest(bench: Workbench, period: str) -> None:
-    for step in (ingestion.raw, ingestion.features, ingestion.profile_of_features):
+    for step in (raw_step.make, features_step.make, profile_step.make):
         step(bench, period)
 
 
@@ -64,7 +83,7 @@ def check(outcome: Outcome, name: str) -> Any:
 
 def test_raw_holds_the_declared_columns_and_says_where_they_came_from(bench: Workbench, files: Path) -> None:
     tiny_model.write_rides(files, [JANUARY])
-    outcome = ingestion.raw(bench, JANUARY)
+    outcome = raw_step.make(bench, JANUARY)
     names = bench.lake.schema("rides", "raw_rides").names
     assert names == ["record_id", "started_at", "fare", "fee", "zone", "payment"]
     assert (outcome.partition.rows, outcome.partition.reason) == (600, None)
@@ -77,8 +96,8 @@ def test_raw_holds_the_declared_columns_and_says_where_they_came_from(bench: Wor
 def test_a_month_much_smaller_than_the_ones_before_warns_but_is_used(bench: Workbench, files: Path) -> None:
     tiny_model.write_rides(files, [JANUARY])
     tiny_model.write_rides(files, [FEBRUARY], rows=150)
-    ingestion.raw(bench, JANUARY)
-    outcome = ingestion.raw(bench, FEBRUARY)
+    raw_step.make(bench, JANUARY)
+    outcome = raw_step.make(bench, FEBRUARY)
     volume = check(outcome, "volume")
     assert (volume.passed, volume.severity) == (False, "WARN")
     assert volume.description.startswith("150 rows; the median of the 1 periods before is 600")
@@ -88,7 +107,7 @@ def test_a_month_much_smaller_than_the_ones_before_warns_but_is_used(bench: Work
 def test_a_few_rows_of_another_month_warn_and_are_kept(bench: Workbench, files: Path) -> None:
     times = tiny_model.rides(JANUARY)["started_at"].to_pylist()
     replace(files, JANUARY, started_at=[moment.replace(year=2008) for moment in times[:3]] + times[3:])
-    outcome = ingestion.raw(bench, JANUARY)
+    outcome = raw_step.make(bench, JANUARY)
     found = check(outcome, "in_period")
     assert (found.passed, found.severity) == (False, "WARN")
     assert "3 of 600 rows (0.50%) have a started_at outside 2021-01: it runs from 2008-01-01" in found.description
@@ -97,9 +116,9 @@ def test_a_few_rows_of_another_month_warn_and_are_kept(bench: Workbench, files: 
 
 def test_rows_that_were_ingested_are_kept_when_the_source_is_gone(bench: Workbench, files: Path) -> None:
     tiny_model.write_rides(files, [JANUARY])
-    digest = ingestion.raw(bench, JANUARY).partition.digest
+    digest = raw_step.make(bench, JANUARY).partition.digest
     (files / "rides" / f"{JANUARY}.parquet").unlink()
-    outcome = ingestion.raw(bench, JANUARY)
+    outcome = raw_step.make(bench, JANUARY)
     assert (outcome.partition.rows, outcome.partition.digest) == (600, digest)
     assert all(given.passed for given in outcome.checks)
     assert "600 rows ingested earlier are kept" in check(outcome, "volume").description
@@ -110,8 +129,8 @@ def test_rows_that_were_ingested_are_kept_when_the_source_is_gone(bench: Workben
 
 def test_features_hold_key_time_features_and_target(bench: Workbench, files: Path) -> None:
     tiny_model.write_rides(files, [JANUARY])
-    ingestion.raw(bench, JANUARY)
-    outcome = ingestion.features(bench, JANUARY)
+    raw_step.make(bench, JANUARY)
+    outcome = features_step.make(bench, JANUARY)
     assert bench.lake.schema("rides", "features").names == [
         *("record_id", "started_at", "fare", "fee", "zone", "hour", "is_cash")
     ]
@@ -122,18 +141,18 @@ def test_features_hold_key_time_features_and_target(bench: Workbench, files: Pat
 
 def test_rows_without_outcome_are_left_out_only_where_the_target_is_required(bench: Workbench, files: Path) -> None:
     replace(files, JANUARY, payment=[None if n % 4 == 0 else 1 + n % 2 for n in range(600)])
-    ingestion.raw(bench, JANUARY)
-    assert ingestion.features(bench, JANUARY).partition.rows == 450
+    raw_step.make(bench, JANUARY)
+    assert features_step.make(bench, JANUARY).partition.rows == 450
     optional = tiny_model.spec(target={"column": "is_cash", "required": False})
-    assert ingestion.features(changed(bench, spec=optional), JANUARY).partition.rows == 600
+    assert features_step.make(changed(bench, spec=optional), JANUARY).partition.rows == 600
 
 
 def test_values_out_of_range_within_the_tolerance_are_shown_and_used(bench: Workbench, files: Path) -> None:
     replace(files, JANUARY, fare=[5000.0] * 3 + [10.0] * 597)
     spec = tiny_model.spec(columns={**tiny_model.SPEC["columns"], "fare": {"gt": 0, "le": 1000, "tolerance": 0.01}})
     bench = changed(bench, spec=spec)
-    ingestion.raw(bench, JANUARY)
-    outcome = ingestion.features(bench, JANUARY)
+    raw_step.make(bench, JANUARY)
+    outcome = features_step.make(bench, JANUARY)
     found = check(outcome, "feature_schema")
     assert found.passed
     assert "1 rules broken within their tolerance" in found.description
@@ -145,8 +164,8 @@ def test_too_many_missing_values_warn(bench: Workbench, files: Path) -> None:
     replace(files, JANUARY, fee=[None if n % 2 else 1.0 for n in range(600)])
     spec = tiny_model.spec(columns={**tiny_model.SPEC["columns"], "fee": {"max_null": 0.1}})
     bench = changed(bench, spec=spec)
-    ingestion.raw(bench, JANUARY)
-    found = check(ingestion.features(bench, JANUARY), "completeness")
+    raw_step.make(bench, JANUARY)
+    found = check(features_step.make(bench, JANUARY), "completeness")
     assert (found.passed, found.severity) == (False, "WARN")
     assert found.description == "fee: 50.0% missing, limit 10.0%"
 
@@ -155,8 +174,8 @@ def test_a_query_that_keeps_much_less_than_usual_warns(bench: Workbench, files: 
     tiny_model.write_rides(files, [JANUARY])
     replace(files, FEBRUARY, fare=[0.0 if n % 10 else 9.0 for n in range(600)])
     ingest(bench, JANUARY)
-    ingestion.raw(bench, FEBRUARY)
-    found = check(ingestion.features(bench, FEBRUARY), "completeness")
+    raw_step.make(bench, FEBRUARY)
+    found = check(features_step.make(bench, FEBRUARY), "completeness")
     assert (found.passed, found.severity) == (False, "WARN")
     assert found.description == "10.0% of the raw rides reach the features; the periods before had 100.0%."
 
@@ -167,10 +186,10 @@ def test_a_query_that_keeps_much_less_than_usual_warns(bench: Workbench, files: 
 def test_a_profile_counts_every_record_once_a_column(bench: Workbench, files: Path) -> None:
     tiny_model.write_rides(files, [JANUARY])
     ingest(bench, JANUARY)
-    outcome = ingestion.profile_of_features(bench, JANUARY)
+    outcome = profile_step.make(bench, JANUARY)
     assert outcome.metadata["rides_profiled"] == 600
     assert outcome.metadata["days"] == 31
-    counted = learning._profile(bench, JANUARY)
+    counted = learning_plan.sum_of_profiles(bench, [JANUARY])
     assert set(counted.columns) == {"fare", "fee", "zone", "hour"}
     assert counted.rows == 600
 
@@ -185,22 +204,22 @@ def test_a_severe_period_with_too_few_rows_since_the_break_takes_the_whole_perio
     tiny_model.write_rides(files, [MARCH], since=date(2021, 3, 10))
     for period in (JANUARY, FEBRUARY, MARCH):
         ingest(bench, period)
-    plan = learning.learning_plan(bench, MARCH)
+    plan = learning_plan.learning_plan(bench, MARCH)
     assert (plan.trained_on, plan.since) == ("since_break", plan.window_report.since)
     assert plan.since is not None
     assert plan.since >= date(2021, 3, 10)
     scarce = changed(bench, spec=tiny_model.spec(since_break={"min_rows": 550}))
-    assert learning.learning_plan(scarce, MARCH).since == date(2021, 3, 1)
+    assert learning_plan.learning_plan(scarce, MARCH).since == date(2021, 3, 1)
     hopeless = changed(bench, spec=tiny_model.spec(since_break={"min_rows": 700}))
-    assert learning.learning_plan(hopeless, MARCH).trained_on == "window"
+    assert learning_plan.learning_plan(hopeless, MARCH).trained_on == "window"
 
 
 def test_a_period_that_was_skipped_leaves_the_window_incomplete(bench: Workbench, files: Path) -> None:
     tiny_model.write_rides(files, [JANUARY, MARCH])
     ingest(bench, JANUARY)
     ingest(bench, MARCH)
-    with pytest.raises(learning.NothingToLearn, match="the features of 2021-02 have not been made"):
-        learning.learning_plan(bench, MARCH)
+    with pytest.raises(learning_plan.NothingToLearn, match="the features of 2021-02 have not been made"):
+        learning_plan.learning_plan(bench, MARCH)
 
 
 @given(
@@ -208,14 +227,17 @@ def test_a_period_that_was_skipped_leaves_the_window_incomplete(bench: Workbench
     st.sampled_from([[0.6, 0.2, 0.2], [0.8, 0.1, 0.1], [1 / 3, 1 / 3, 1 / 3]]),
 )
 @settings(max_examples=50, deadline=None)
-def test_days_are_split_in_time_order_and_every_day_is_in_exactly_one_part(
-    counts: list[int], shares: list[float]
-) -> None:
-    rows = {date(2021, 1, 1) + timedelta(days=n): count for n, count in enumerate(counts)}
-    edges = learning.split_days(rows, shares)
-    covered = [day for first, last in edges for day in rows if first <= day <= last]
-    assert covered == list(rows)
-    assert len(edges) == 3
+def test_days_take_turns_and_every_day_is_in_exactly_one_part(counts: list[int], shares: list[float]) -> None:
+    days = [date(2021, 3, 1) + timedelta(days=n) for n in range(len(counts))]
+    rows = dict(zip(days, counts, strict=True))
+    parts = learning_plan.split_days(rows, shares)
+    assert sorted(day for part in parts for day in part) == days
+    assert all(part and part == sorted(part) for part in parts)
+    if len(days) >= 10:
+        got = [sum(rows[day] for day in part) / sum(counts) for part in parts]
+        assert all(
+            abs(share - wanted) <= max(counts) / sum(counts) + 0.1 for share, wanted in zip(got, shares, strict=True)
+        )
 
 
 def test_a_window_of_one_class_trains_nothing_and_says_so(tmp_path: Path, files: Path) -> None:
@@ -224,10 +246,10 @@ def test_a_window_of_one_class_trains_nothing_and_says_so(tmp_path: Path, files:
     with tiny_model.workbench(tmp_path / "home", files) as bench:
         for period in (JANUARY, FEBRUARY, MARCH):
             ingest(bench, period)
-        outcome = learning.challenger(bench, MARCH)
+        outcome = challenger_step.make(bench, MARCH)
         assert outcome.partition.rows == 0
         assert str(outcome.partition.reason).startswith("one class only: ")
-        assert learning.champion(bench, MARCH).partition.facts["decision"] == "none"
+        assert champion_step.make(bench, MARCH).partition.facts["decision"] == "none"
 
 
 # -- champion to served ---------------------------------------------------------------------------------------
@@ -237,27 +259,32 @@ def test_without_a_champion_every_later_step_is_empty_with_that_reason(bench: Wo
     tiny_model.write_rides(files, [JANUARY])
     ingest(bench, JANUARY)
     steps = (
-        watching.predictions,
-        watching.drift_report,
-        delivery.fallback_predictions,
-        delivery.served_predictions,
-        watching.performance,
+        predictions_step.make,
+        drift_report_step.make,
+        fallback_predictions_step.make,
+        served_predictions_step.make,
+        performance_step.make,
     )
     outcomes = [step(bench, JANUARY) for step in steps]
     assert [outcome.partition.rows for outcome in outcomes] == [0] * 5
     assert all("no champion yet" in str(outcome.partition.reason) for outcome in outcomes)
     assert all(given.passed for outcome in outcomes for given in outcome.checks)
-    assert watching.predictions_schema(bench).names == [
+    assert scoring.predictions_schema(bench).names == [
         *("record_id", "started_at", "fare", "fee", "zone", "hour", "score", "prediction", "cut", "model_version")
     ]
 
 
-def test_a_step_whose_input_was_never_made_says_how_to_make_it(bench: Workbench) -> None:
+def test_features_whose_records_were_never_made_say_how_to_make_them(bench: Workbench) -> None:
     from mlops_assets.lake.store import MissingPartition
 
-    for step in (ingestion.features, ingestion.profile_of_features, watching.predictions, learning.challenger):
-        with pytest.raises(MissingPartition, match="mlops-assets backfill rides 2021-01"):
-            step(bench, JANUARY)
+    with pytest.raises(MissingPartition, match="mlops-assets backfill rides 2021-01"):
+        features_step.make(bench, JANUARY)
+
+
+def test_a_step_whose_input_was_never_made_is_empty_and_says_so(bench: Workbench) -> None:
+    for step in (profile_step.make, predictions_step.make, challenger_step.make):
+        outcome = step(bench, JANUARY)
+        assert (outcome.partition.rows, outcome.partition.reason) == (0, "the features of 2021-01 have not been made")
 
 
 @pytest.mark.parametrize(

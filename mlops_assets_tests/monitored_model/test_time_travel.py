@@ -65,5 +65,6 @@ def test_a_withheld_period_is_an_outcome_to_the_command_line_not_a_failure(
     result = CliRunner().invoke(main, ["backfill", "rides", "2021-04"])
     assert result.exit_code == 0, result.output
     assert "withheld" in result.output
+    assert "then rides_serve 2021-04  withheld" in result.output
     assert "severe" in result.output
     assert "plan_b" in CliRunner().invoke(main, ["status", "rides"]).output

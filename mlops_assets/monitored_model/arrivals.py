@@ -1,0 +1,132 @@
+"""Has a period's file arrived, or changed since it was ingested? Looked at by size and time or ETag first, then hash.
+
+No Dagster here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from mlops_assets.home import Home, data_dir
+from mlops_assets.incidents.store import Store
+from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.spec import ModelSpec
+
+TIMEOUT_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A period whose file is new or has changed; `signature` names its content as far as it was looked at."""
+
+    period: str
+    signature: str
+    why: str
+
+
+def arrivals(spec: ModelSpec, lake: Lake, periods: Sequence[str], seen: dict[str, str]) -> list[Arrival]:
+    """The periods to make: published after the first ingested one and not ingested, or ingested with other content.
+
+    `seen` remembers by period the cheap signature that was last found equal to what is ingested; it is updated.
+    """
+    if not spec.source.per_period:
+        return _one_file(spec, lake, periods, seen)
+    ingested = lake.periods(spec.name, spec.raw_table)
+    if not ingested:
+        return []
+    found = []
+    for period in [known for known in periods if known >= ingested[0]]:
+        place = _place(spec, period)
+        signature = _signature(place)
+        if signature is None or seen.get(period) == signature:
+            continue
+        known = lake.find(spec.name, spec.raw_table, period)
+        if known is None or not known.facts.get("sha256"):
+            found.append(Arrival(period, signature, "its file has arrived"))
+        elif isinstance(place, Path) and _sha256(place) != known.facts["sha256"]:
+            found.append(Arrival(period, signature, "its file has changed since it was ingested"))
+        else:
+            seen[period] = signature
+    return found
+
+
+def _one_file(spec: ModelSpec, lake: Lake, periods: Sequence[str], seen: dict[str, str]) -> list[Arrival]:
+    """For a file that holds all periods: those not ingested yet, when the file has changed since the last look."""
+    place = _place(spec, "")
+    signature = _signature(place)
+    ingested = lake.periods(spec.name, spec.raw_table)
+    if signature is None or not ingested or seen.get("*") == signature:
+        return []
+    seen["*"] = signature
+    missing = [period for period in periods if period > ingested[-1]]
+    return [Arrival(period, signature, "the source has changed since it was last looked at") for period in missing]
+
+
+def missing_periods(spec: ModelSpec, lake: Lake, store: Store, periods: Sequence[str], now: datetime) -> list[str]:
+    """Periods after the first ingested one, over for longer than the grace time, that no file is there for.
+
+    Each is a data outage: its incident is opened once.
+    """
+    ingested = lake.periods(spec.name, spec.raw_table)
+    if not ingested:
+        return []
+    missing = []
+    for period in [known for known in periods if known > ingested[0] and known not in set(ingested)]:
+        if spec.calendar.end(period) + timedelta(days=spec.grace) > now:
+            continue
+        if spec.source.per_period and _signature(_place(spec, period)) is not None:
+            continue
+        sentence = f"no file of {period} has arrived {spec.grace} days after its end"
+        store.found(
+            spec.name,
+            period,
+            "outage",
+            verdict="no data",
+            reasons=[{"sentence": sentence}],
+            evidence=hashlib.sha256(sentence.encode()).hexdigest(),
+        )
+        missing.append(period)
+    return missing
+
+
+def _place(spec: ModelSpec, period: str) -> Path | str:
+    """The file, where it is on this machine, or else the address that it would be fetched from."""
+    path = spec.source.path.replace("{period}", period)
+    if "://" in path:
+        return path
+    for folder in (data_dir(), Home.from_env().downloads):
+        if (folder / path).is_file():
+            return folder / path
+    return spec.source.url.replace("{period}", period) if spec.source.url else data_dir() / path
+
+
+def _signature(place: Path | str) -> str | None:
+    """Size and time of a file, ETag or length of an address; None when there is nothing."""
+    if isinstance(place, Path):
+        if not place.is_file():
+            return None
+        stat = place.stat()
+        return f"{stat.st_size}-{stat.st_mtime_ns}"
+    if place.startswith(("http://", "https://")):
+        import requests
+
+        try:
+            answer = requests.head(place, timeout=TIMEOUT_SECONDS, allow_redirects=True)
+        except requests.RequestException:
+            return None
+        if not answer.ok:
+            return None
+        return answer.headers.get("ETag") or answer.headers.get("Content-Length") or "there"
+    from upath import UPath
+
+    remote = UPath(place)
+    return str(remote.stat().st_size) if remote.exists() else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,37 @@
+"""The only use that we make of Dagster's internals: runs that were made in process are linked to the job of the UI.
+
+`execute_in_process` records a run without the origin of its job, so the UI's timeline and the job's own pages leave it
+out. There is no public way to say it; a contract test tells at once when an upgrade changes what is used here.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+# As in workspace.yaml.
+CODE_LOCATION = "mlops_assets"
+CODE_LOCATION_MODULE = "mlops_assets.definitions"
+
+
+def job_origin(job_name: str) -> RemoteJobOrigin:
+    """The job as the UI knows it, from workspace.yaml."""
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(
+        loadable_target_origin=LoadableTargetOrigin(module_name=CODE_LOCATION_MODULE), location_name=CODE_LOCATION
+    )
+    return RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME).get_job_origin(job_name)
+
+
+def location_tags(job_name: str) -> dict[str, str]:
+    """The tags by which the UI finds a run among those of its code location."""
+    return {REPOSITORY_LABEL_TAG: job_origin(job_name).repository_origin.get_label()}
+
+
+def link_to_job(instance: dg.DagsterInstance, run_id: str, job_name: str) -> None:
+    """Make a run that was made in process one of the job's."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None:
+        instance.run_storage.replace_job_origin(run, job_origin(job_name))

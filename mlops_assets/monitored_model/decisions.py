@@ -1,0 +1,98 @@
+"""What a person decides: accepting a severe period, rolling a champion back, promoting one, asking for a retraining.
+
+Everything is checked against the lake and the registry before anything is stored; the assets follow what is stored.
+No Dagster here.
+"""
+
+from __future__ import annotations
+
+from mlops_assets.home import Home
+from mlops_assets.incidents.store import Accept, Cause, Order, Store
+from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.gates import quality_failure_of
+from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT, FEATURES
+
+
+class Refused(ValueError):
+    """A decision that can't be taken; the message says why and what can be."""
+
+
+def accept(model: str, lake: Lake, store: Store, period: str, report_digest: str, by: str, why: str) -> Accept:
+    """Let the champion serve a severe period. It names the digest of the period's present report, or its beginning.
+
+    Raises Refused for a quarantined period, one that is not severe, or an outdated digest; nothing is changed.
+    """
+    report = lake.find(model, DRIFT_REPORT, period)
+    if report is None:
+        raise Refused(f"{model} has no drift report of {period}; make the period first")
+    failure = quality_failure_of(lake, model, period)
+    if failure is not None:
+        raise Refused(
+            f"{model} {period} can't be accepted: {failure}. Quality failures are not a matter of opinion; repair the "
+            "source and make the period again"
+        )
+    if report.facts["verdict"] != "severe":
+        raise Refused(f"{model} {period} is {report.facts['verdict']}, so there is nothing to accept")
+    digest = str(report.facts["report_digest"])
+    if len(report_digest) < 8 or not digest.startswith(report_digest):
+        raise Refused(
+            f"{report_digest!r} is not the digest of the present report of {model} {period}, which is {digest[:16]}…; "
+            "look at that report, then accept it by its digest (at least 8 characters)"
+        )
+    return store.accept(model, period, digest, by, why)
+
+
+def newest_decision(model: str, lake: Lake) -> str:
+    """The newest period that has a decision. Raises Refused when there is none."""
+    periods = lake.periods(model, CHAMPION)
+    if not periods:
+        raise Refused(f"{model} has no champion yet; backfill some periods first")
+    return periods[-1]
+
+
+def rollback(model: str, lake: Lake, store: Store, version: str | None, by: str, why: str) -> Order:
+    """Put an earlier version back in force, the one before the present champion by default."""
+    period = newest_decision(model, lake)
+    present = lake.partition(model, CHAMPION, period).facts.get("version")
+    wanted = version or _previous(model, lake, present)
+    if wanted == present:
+        raise Refused(f"version {wanted} is the champion of {model} already")
+    _check_version(model, wanted)
+    return store.order(model, period, "rollback", wanted, by, why)
+
+
+def promote(model: str, lake: Lake, store: Store, version: str | None, by: str, why: str) -> Order:
+    """Put a registered version in force by hand."""
+    if version is None:
+        raise Refused("a promotion names the version to put in force")
+    period = newest_decision(model, lake)
+    if lake.partition(model, CHAMPION, period).facts.get("version") == version:
+        raise Refused(f"version {version} is the champion of {model} already")
+    _check_version(model, version)
+    return store.order(model, period, "promote", version, by, why)
+
+
+def retrain(model: str, lake: Lake, store: Store, by: str, why: str) -> Cause:
+    """Ask for the newest period to be trained again, for a reason."""
+    periods = lake.periods(model, FEATURES)
+    if not periods:
+        raise Refused(f"{model} has no period yet; backfill some periods first")
+    key = f"person/{periods[-1]}/{len(store.causes(model)) + 1}"
+    return store.add_cause(model, periods[-1], "person", why, by, key)
+
+
+def _previous(model: str, lake: Lake, present: str | None) -> str:
+    for period in reversed(lake.periods(model, CHAMPION)):
+        version = lake.partition(model, CHAMPION, period).facts.get("version")
+        if version and version != present:
+            return str(version)
+    raise Refused(f"{model} had no other champion before version {present}; there is nothing to roll back to")
+
+
+def _check_version(model: str, version: str) -> None:
+    from mlops_assets.training import registry, tracking
+
+    try:
+        registry.load(tracking.client(Home.from_env().tracking_uri), model, version)
+    except registry.RegistryError as error:
+        raise Refused(f"version {version} of {model} can't be put in force: {error}") from error

@@ -1,0 +1,122 @@
+"""What a step has found is told to the incident store: opened when it is wrong, closed when it is right again.
+
+Written in the run that finds it; finding the same again changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from mlops_assets.drift.verdict import DriftReport
+from mlops_assets.monitored_model.tables import DRIFT_REPORT, PERFORMANCE
+
+if TYPE_CHECKING:
+    from mlops_assets.monitored_model.workbench import Workbench
+
+PLATFORM = "mlops_assets"
+NO_DATA = "no data"
+
+
+def data_judged(bench: Workbench, period: str, failure: str | None) -> None:
+    """The period's data failed its quality checks, is nowhere to be had, or is sound."""
+    outage = failure is not None and failure.startswith(NO_DATA)
+    if failure is not None:
+        bench.store.found(
+            bench.name,
+            period,
+            "outage" if outage else "quality",
+            verdict="no data" if outage else "quarantined",
+            reasons=[{"sentence": failure}],
+            evidence=hashlib.sha256(failure.encode()).hexdigest(),
+            run_id=bench.run_id,
+        )
+    if not outage:
+        bench.store.close_by_itself(bench.name, period, "outage", "the period's data has arrived")
+    if failure is None:
+        bench.store.close_by_itself(bench.name, period, "quality", "the period's data passes its checks")
+
+
+def drift_judged(bench: Workbench, period: str, report: DriftReport, version: str) -> None:
+    """The period's verdict: severe opens its incident; anything else closes it, and those of earlier periods that had
+    an older champion: the world has moved on, and this champion knows it.
+    """
+    name = bench.name
+    if report.verdict == "severe":
+        bench.store.found(
+            name,
+            period,
+            "drift",
+            verdict=report.verdict,
+            reasons=[
+                *({"sentence": reason} for reason in report.reasons),
+                *(
+                    {
+                        "column": column.name,
+                        "value": column.psi,
+                        "threshold": column.threshold,
+                        "sentence": column.sentence(),
+                        "since": str(column.since) if column.since else None,
+                    }
+                    for column in report.columns
+                    if column.verdict == "severe"
+                ),
+            ],
+            since=report.since,
+            evidence=report.digest(),
+            run_id=bench.run_id,
+        )
+        if bench.spec.retrain == "on_alert":
+            bench.store.add_cause(
+                name, period, "severe_drift", report.reasons[0], PLATFORM, f"drift/{period}/{report.digest()[:16]}"
+            )
+        return
+    bench.store.close_by_itself(name, period, "drift", f"the report of {period} is {report.verdict} now")
+    for incident in bench.store.incidents(model=name, state="open", kind="drift"):
+        if incident.period < period and _champion_of_report(bench, incident.period) != version:
+            why = f"{period} is {report.verdict} under the newer champion, version {version}"
+            bench.store.close_by_itself(name, incident.period, "drift", why, cause_gone=False)
+
+
+def _champion_of_report(bench: Workbench, period: str) -> str | None:
+    report = bench.find(DRIFT_REPORT, period)
+    return None if report is None else report.facts.get("champion_version")
+
+
+def performance_judged(bench: Workbench, period: str, verdict: str, sentence: str, version: str) -> None:
+    """The realised metric against the champion's test period, with hysteresis.
+
+    A loss beyond the severe limit opens an incident and is one cause for retraining; it is over only when a period
+    falls below the *warning* limit again or another champion is in force, so that a metric that hovers around a limit
+    does not retrain every period.
+    """
+    name = bench.name
+    if verdict == "severe":
+        begun = _streak_begun(bench, period, version)
+        bench.store.found(
+            name,
+            period,
+            "performance",
+            verdict=verdict,
+            reasons=[{"sentence": sentence}],
+            evidence=hashlib.sha256(sentence.encode()).hexdigest(),
+            run_id=bench.run_id,
+        )
+        if bench.spec.retrain == "on_alert":
+            bench.store.add_cause(name, period, "performance", sentence, PLATFORM, f"performance/{version}/{begun}")
+    elif verdict == "ok":
+        bench.store.close_by_itself(name, period, "performance", sentence)
+        for incident in bench.store.incidents(model=name, state="open", kind="performance"):
+            if incident.period < period:
+                bench.store.close_by_itself(name, incident.period, "performance", sentence, cause_gone=False)
+
+
+def _streak_begun(bench: Workbench, period: str, version: str) -> str:
+    """The first period of the unbroken run of periods, up to this one, that this version was not within limits in."""
+    begun = period
+    for earlier in reversed([known for known in bench.lake.periods(bench.name, PERFORMANCE) if known < period]):
+        facts = bench.lake.partition(bench.name, PERFORMANCE, earlier).facts
+        if facts.get("version") != version or facts.get("verdict") not in ("warning", "severe"):
+            break
+        begun = earlier
+    return begun

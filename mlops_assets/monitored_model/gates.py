@@ -1,0 +1,59 @@
+"""The gate of a period, from the lake and the accepts as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlops_assets.incidents.gate import Gate, gate
+from mlops_assets.incidents.store import Store
+from mlops_assets.lake.store import Lake, Partition
+from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT, FEATURES, NO_CHAMPION
+
+
+def champion_before(lake: Lake, model: str, period: str) -> Partition | None:
+    """The newest decision before `period` that put a version in force, None when there is none."""
+    decision = lake.newest_before(model, CHAMPION, period)
+    return decision if decision is not None and decision.facts.get("version") else None
+
+
+def quality_failure_of(lake: Lake, model: str, period: str) -> str | None:
+    """Why a period's features can't be used; None when they can, or were not made yet."""
+    features = lake.find(model, FEATURES, period)
+    return None if features is None else features.reason or features.facts.get("quality_failure")
+
+
+def period_gate(spec: ModelSpec, lake: Lake, store: Store, period: str) -> Gate:
+    """What may be served for a period.
+
+    The champion is the one that the period's report was made with: when an earlier decision changes afterwards, the
+    period is stale, but what was decided for it is not silently changed.
+    """
+    report = lake.find(spec.name, DRIFT_REPORT, period)
+    facts: Mapping[str, Any] = report.facts if report is not None else {}
+    failure = quality_failure_of(lake, spec.name, period)
+    version = facts.get("champion_version")
+    if version is None and not (report is not None and report.reason == NO_CHAMPION):
+        champion = champion_before(lake, spec.name, period)
+        version = champion.facts["version"] if champion is not None else None
+        if failure is None and version is not None:
+            failure = "there is no drift report" if report is None else report.reason
+    return gate(
+        champion_version=version,
+        quality_failure=failure,
+        verdict=facts.get("verdict", "none"),
+        verdict_reasons=_in_short(facts),
+        report_digest=facts.get("report_digest"),
+        on_severe=spec.on_severe,
+        ladder=spec.plan_b,
+        accepted_digest=store.accepted(spec.name, period),
+    )
+
+
+def _in_short(facts: Mapping[str, Any]) -> list[str]:
+    """Why a report is severe, in one line; all reasons are in the report."""
+    columns, since = facts.get("severe_columns", []), facts.get("since")
+    if not columns:
+        return list(facts.get("reasons", []))[:1]
+    return [", ".join(columns) + (f" since {since}" if since else "")]

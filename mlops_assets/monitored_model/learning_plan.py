@@ -1,0 +1,184 @@
+"""Which rows a period learns from: its window, or its own days since the world changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from mlops_assets.drift.profile import Profile
+from mlops_assets.drift.verdict import DriftReport, compare
+from mlops_assets.lake.store import identifier
+from mlops_assets.monitored_model.tables import FEATURES, PROFILE
+from mlops_assets.monitored_model.workbench import Workbench
+
+if TYPE_CHECKING:
+    from mlops_assets.training.search import Split
+
+NO_WINDOW = "no full window yet"
+ROLES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one role: whole periods, or some days of one."""
+
+    periods: Sequence[str]
+    days: Sequence[date] = ()
+
+    def __str__(self) -> str:
+        if self.days:
+            return f"{len(self.days)} days of {self.days[0]}..{self.days[-1]}"
+        return self.periods[0] if len(self.periods) == 1 else f"{self.periods[0]}..{self.periods[-1]}"
+
+
+@dataclass(frozen=True)
+class LearningPlan:
+    """What a period trains on, and why.
+
+    `trained_on` is `window` or `since_break`; `since` the day of the break; `left_out` the unusable periods of the
+    window with their reasons; `window_report` the comparison of the period with its window.
+    """
+
+    parts: Mapping[str, Part]
+    trained_on: str
+    since: date | None
+    left_out: Mapping[str, str]
+    window_report: DriftReport
+
+
+class NothingToLearn(Exception):
+    """A period has no rows to train on; the message is the reason that its empty partition carries."""
+
+
+def learning_plan(bench: Workbench, period: str) -> LearningPlan:
+    """The rows that the period's challenger learns from.
+
+    The standard window, unless the period's profile is severely apart from the training periods': then the window is
+    no longer this world, and the period's own rows since the break are split by days.
+
+    Raises NothingToLearn when the window is not complete yet, or nothing usable is left in one of its parts.
+    """
+    spec = bench.spec
+    unusable = bench.unusable(period)
+    if unusable is not None:
+        raise NothingToLearn(unusable)
+    parts, left_out = _window_parts(bench, period)
+    reference = sum_of_profiles(bench, parts["train"].periods)
+    current = sum_of_profiles(bench, [period])
+    first_day, last_day = bench.days(period)
+    report = compare(
+        reference,
+        current,
+        spec.kinds,
+        spec.drift,
+        importances=None,
+        scores=None,
+        first_day=first_day,
+        last_day=last_day,
+    )
+    if report.verdict != "severe":
+        return LearningPlan(parts, "window", None, left_out, report)
+    own = _parts_since_break(bench, period, current, report.since, first_day, last_day)
+    if own is None:
+        return LearningPlan(parts, "window", None, left_out, report)
+    return LearningPlan(own, "since_break", min(part.days[0] for part in own.values()), {}, report)
+
+
+def _window_parts(bench: Workbench, period: str) -> tuple[dict[str, Part], dict[str, str]]:
+    spec = bench.spec
+    calendar = spec.calendar
+    first = calendar.shift(period, spec.window.first)
+    if calendar.start(first) < calendar.start(spec.start):
+        raise NothingToLearn(f"{NO_WINDOW}: it begins with {first}, the data begins with {spec.start}")
+    wanted = {role: calendar.window(period, getattr(spec.window, role)) for role in ROLES}
+    made = {p: bench.find(FEATURES, p) and bench.find(PROFILE, p) for periods in wanted.values() for p in periods}
+    not_made = [p for p, partition in made.items() if partition is None]
+    if not_made:
+        raise NothingToLearn(f"{NO_WINDOW}: the features of {', '.join(not_made)} have not been made")
+    left_out = {p: why for periods in wanted.values() for p in periods if (why := bench.unusable(p)) is not None}
+    parts = {}
+    for role, periods in wanted.items():
+        usable = [p for p in periods if p not in left_out]
+        if not usable:
+            reasons = "; ".join(f"{p} {left_out[p]}" for p in periods)
+            raise NothingToLearn(f"no usable period to {_verb(role)} on: {reasons}")
+        parts[role] = Part(usable)
+    return parts, left_out
+
+
+def _verb(role: str) -> str:
+    return {"train": "train", "validation": "validate", "test": "test"}[role]
+
+
+def sum_of_profiles(bench: Workbench, periods: Sequence[str]) -> Profile:
+    kinds = bench.spec.kinds
+    total = Profile.empty(kinds)
+    for period in periods:
+        bench.partition(PROFILE, period)
+        stored = bench.con.sql(f"FROM {bench.scan(PROFILE, [period])}").to_arrow_table()
+        total = total + Profile.from_arrow(stored, kinds)
+    return total
+
+
+def _parts_since_break(
+    bench: Workbench, period: str, current: Profile, since: date | None, first_day: date, last_day: date
+) -> dict[str, Part] | None:
+    """Train, validation and test by days of the period since the break; the whole period when that is too little.
+
+    None when even the whole period can't be split: it has no days, or fewer than three.
+    """
+    for start in dict.fromkeys([since or first_day, first_day]):
+        rows = _rows_by_day(current, start, last_day)
+        if len(rows) >= len(ROLES) and sum(rows.values()) >= bench.spec.since_break.min_rows:
+            parts = split_days(rows, bench.spec.since_break.shares)
+            return {role: Part([period], days) for role, days in zip(ROLES, parts, strict=True)}
+    return None
+
+
+def _rows_by_day(current: Profile, first: date, last: date) -> dict[date, int]:
+    span = current.between(first, last)
+    return {day: span.on([day]).rows for day in span.days}
+
+
+def split_days(rows: Mapping[date, int], shares: Sequence[float]) -> list[list[date]]:
+    """The days of each part, ascending, so that their rows come close to `shares`; no day is in two parts.
+
+    `rows` are the rows by day, at least as many days as shares. Mondays are dealt first, then Tuesdays, and so on, each
+    day to the part that is furthest behind its share: so every part has its weekdays and its holidays, and a few odd
+    days at the end of a period don't decide alone, as they would if the parts followed each other.
+    """
+    parts: list[list[date]] = [[] for _ in shares]
+    counts = [0] * len(shares)
+    total = 0
+    for left, day in zip(range(len(rows), 0, -1), sorted(rows, key=lambda day: (day.weekday(), day)), strict=True):
+        total += rows[day]
+        empty = [index for index, days in enumerate(parts) if not days]
+        # Towards the end, days are kept for the parts that have none yet.
+        open_to = empty if len(empty) >= left else range(len(shares))
+        behind = max(open_to, key=lambda index: shares[index] * total - counts[index])
+        parts[behind].append(day)
+        counts[behind] += rows[day]
+    return [sorted(days) for days in parts]
+
+
+def part_sql(bench: Workbench, part: Part) -> str:
+    """A SELECT of a part's rows with known target, with the columns of a features partition and the period."""
+    spec = bench.spec
+    conditions = [f"{identifier(spec.target.column)} IS NOT NULL"]
+    if part.days:
+        listed = ", ".join(f"DATE '{day}'" for day in part.days)
+        conditions.append(f"CAST({identifier(spec.source.time_column or '')} AS DATE) IN ({listed})")
+    return f"SELECT * FROM {bench.scan(FEATURES, part.periods)} WHERE {' AND '.join(conditions)}"
+
+
+def load_split(bench: Workbench, part: Part) -> Split:
+    """A part's feature columns and encoded target, in the order of period and record key."""
+    from mlops_assets.training.search import Split, encode_target
+
+    spec = bench.spec
+    columns = bench.columns_sql([*spec.columns, spec.target.column])
+    order = bench.columns_sql(["period", *spec.record_keys])
+    frame = bench.con.execute(f"SELECT {columns} FROM ({part_sql(bench, part)}) ORDER BY {order}").df()
+    return Split(frame[list(spec.columns)], encode_target(frame[spec.target.column], spec.target))

@@ -1,0 +1,353 @@
+"""What has to be run so that the world is as the lake, the gate and people's decisions say: states are compared.
+
+Because only states are compared, restarts, lost cursors, duplicate ticks and killed runs change nothing: what was done
+is no longer due, what was not still is. The sensors ask here, and so does the command line, which needs no daemon.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from mlops_assets.home import sensor_seconds
+from mlops_assets.incidents.gate import Gate
+from mlops_assets.incidents.store import Store
+from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.arrivals import Arrival
+from mlops_assets.monitored_model.gates import period_gate
+from mlops_assets.monitored_model.graph import graph, inputs_of
+from mlops_assets.monitored_model.jobs import (
+    CAUSE_TAG,
+    CHAMPION_KIND,
+    DECISION_TAG,
+    KIND_TAG,
+    MODEL_TAG,
+    PERIOD_KIND,
+    PLAN_B_KIND,
+    RETRAIN_KIND,
+)
+from mlops_assets.monitored_model.resources import PARTITION_TAG
+from mlops_assets.monitored_model.runs import run_outcome
+from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.tables import (
+    CHAMPION,
+    DRIFT_REPORT,
+    FALLBACK_PREDICTIONS,
+    FEATURES,
+    PERFORMANCE,
+    SERVED_PREDICTIONS,
+)
+
+MAX_ATTEMPTS = 4
+# Before the second attempt, in intervals of the sensors; each further one waits twice as long.
+FIRST_PAUSE_INTERVALS = 3
+ARRIVAL_TAG = "mlops/arrival"
+FINISHED_STATUSES = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run that is due: of which job, for which period, under which key."""
+
+    kind: str
+    period: str
+    run_key: str
+    tags: dict[str, str]
+
+
+@dataclass
+class Plan:
+    """The runs that are due, and what a person should know about those that are not."""
+
+    runs: list[Wanted] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def message(self) -> str:
+        return "; ".join(self.notes)
+
+
+def paused_by(spec: ModelSpec, store: Store) -> str | None:
+    """Why a model's automation waits (`on_severe: pause`); None when it does not."""
+    if spec.on_severe != "pause":
+        return None
+    for incident in store.incidents(model=spec.name, state="open"):
+        if incident.kind in ("drift", "quality"):
+            return (
+                f"{spec.name} is paused by incident {incident.id} ({incident.kind} in {incident.period}); "
+                "resolve or accept it to go on"
+            )
+    return None
+
+
+# -- plan B ---------------------------------------------------------------------------------------------------
+
+
+def plan_b_runs(
+    spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance, *, now: float | None = None
+) -> Plan:
+    """A run for each period whose served predictions are not what its gate says, unless one is under way."""
+    plan = Plan()
+    moment = time.time() if now is None else now
+    for period in lake.periods(spec.name, DRIFT_REPORT):
+        decided = period_gate(spec, lake, store, period)
+        why = difference(spec, lake, period, decided)
+        if why is None:
+            continue
+        busy = run_under_way(instance, spec.name, period)
+        if busy is not None:
+            plan.notes.append(f"{period} is being made by run {busy[:8]}")
+            continue
+        attempts = _attempts(instance, spec.name, period, decided.decision_id)
+        failures = _failures_at_the_end(attempts)
+        if failures >= MAX_ATTEMPTS:
+            _give_up(store, spec.name, period, decided, failures)
+            plan.notes.append(f"{period}: {failures} runs failed, see the incident")
+            continue
+        last = attempts[-1].end_time if attempts and failures else None
+        wait = 0.0 if last is None else last + _pause_seconds(failures) - moment
+        if wait > 0:
+            plan.notes.append(f"{period}: attempt {len(attempts) + 1} in {wait:.0f} s")
+            continue
+        tags = {DECISION_TAG: decided.decision_id, CAUSE_TAG: decided.reason[:200] or decided.state}
+        incident = next(iter(store.incidents(model=spec.name, period=period, kind="drift")), None)
+        if incident is not None:
+            tags["mlops/incident"] = str(incident.id)
+        key = f"{period}:{decided.decision_id}:{len(attempts) + 1}"
+        plan.runs.append(Wanted(PLAN_B_KIND, period, key, tags))
+        plan.notes.append(f"{period}: {why}")
+    if not plan.notes:
+        plan.notes.append("what is served is what the gates say")
+    return plan
+
+
+def difference(spec: ModelSpec, lake: Lake, period: str, decided: Gate) -> str | None:
+    """In what the served predictions of a period differ from its gate; None when they agree."""
+    served = lake.find(spec.name, SERVED_PREDICTIONS, period)
+    if served is None:
+        return "nothing was served or withheld yet"
+    if served.facts.get("decision_id") != decided.decision_id:
+        return f"served by decision {served.facts.get('decision_id')}, the gate now says {decided.state}"
+    if _performance_is_outdated(spec, lake, period):
+        return "performance is not that of what is served"
+    if decided.state in ("none", "withheld"):
+        return None if served.rows == 0 else f"{served.rows:,} rows are served, the gate says {decided.state}"
+    if decided.state == "plan_b":
+        made = lake.find(spec.name, FALLBACK_PREDICTIONS, period)
+        if made is not None and made.facts.get("impossible") == decided.decision_id:
+            return None  # no rung can serve: withheld until something changes
+    features = lake.find(spec.name, FEATURES, period)
+    expected = features.rows if features is not None else 0
+    if served.rows != expected:
+        return f"{served.rows:,} of {expected:,} records are served, the gate says {decided.state}"
+    return None
+
+
+def _performance_is_outdated(spec: ModelSpec, lake: Lake, period: str) -> bool:
+    """Whether a run that should have served broke off before it had measured what it serves."""
+    made, measured = (lake.find(spec.name, name, period) for name in (FALLBACK_PREDICTIONS, PERFORMANCE))
+    if made is None:
+        return False
+    return measured is None or measured.facts["made_from"].get(f"{FALLBACK_PREDICTIONS}/{period}") != made.digest
+
+
+def run_under_way(instance: dg.DagsterInstance, model: str, period: str) -> str | None:
+    """The id of a run of this model's period that has not ended, of whatever job or click; None without one."""
+    for run in instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: period}, statuses=IN_PROGRESS)):
+        selected = run.asset_selection or set()
+        if run.tags.get(MODEL_TAG) == model or any(key.path[0] == model for key in selected):
+            return run.run_id
+    return None
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    failed: bool
+    end_time: float
+    signature: str | None = None
+
+
+def _attempts(instance: dg.DagsterInstance, model: str, period: str, decision_id: str) -> Sequence[_Attempt]:
+    """The ended runs for a decision, oldest first."""
+    wanted = dg.RunsFilter(tags={MODEL_TAG: model, PARTITION_TAG: period, DECISION_TAG: decision_id})
+    records = sorted(instance.get_run_records(wanted), key=lambda record: record.storage_id)
+    return [
+        _Attempt(
+            record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS,
+            record.end_time or record.create_timestamp.timestamp(),
+        )
+        for record in records
+    ]
+
+
+def _failures_at_the_end(attempts: Sequence[_Attempt]) -> int:
+    count = 0
+    for attempt in reversed(attempts):
+        if not attempt.failed:
+            break
+        count += 1
+    return count
+
+
+def _pause_seconds(failures: int) -> float:
+    return FIRST_PAUSE_INTERVALS * sensor_seconds() * 2.0 ** (failures - 1)
+
+
+def _give_up(store: Store, model: str, period: str, decided: Gate, failures: int) -> None:
+    store.found(
+        model,
+        period,
+        "plan_b_failed",
+        verdict="failed",
+        reasons=[{"sentence": f"{failures} runs that should serve {period} failed; the gate: {decided.reason}"}],
+        evidence=decided.decision_id,
+    )
+
+
+# -- periods --------------------------------------------------------------------------------------------------
+
+
+def period_runs(
+    spec: ModelSpec,
+    lake: Lake,
+    instance: dg.DagsterInstance,
+    arrived: Sequence[Arrival],
+    *,
+    now: float | None = None,
+) -> Plan:
+    """A run for the first period whose file has arrived or changed, or whose run broke off, unless one is under way.
+
+    Later periods wait for it: they are scored by its champion.
+    """
+    plan = Plan()
+    moment = time.time() if now is None else now
+    new = {arrival.period: arrival for arrival in arrived}
+    for period in sorted({*new, *lake.periods(spec.name, spec.raw_table)}):
+        arrival = new.get(period)
+        if arrival is None and is_whole(spec, lake, period):
+            continue
+        ended = _period_attempts(instance, spec.name, period)
+        if arrival is not None:
+            of_this_file = [attempt for attempt in ended if attempt.signature == arrival.signature]
+            failures = _failures_at_the_end(of_this_file)
+            due = not of_this_file or failures > 0
+        else:
+            failures = _failures_at_the_end(ended)
+            due = failures > 0
+        busy = run_under_way(instance, spec.name, period)
+        if busy is not None and (due or arrival is not None):
+            plan.notes.append(f"{period} is being made by run {busy[:8]}; later periods wait for it")
+            return plan
+        if not due:
+            continue
+        if failures >= MAX_ATTEMPTS:
+            plan.notes.append(f"{period}: {failures} runs failed; see their logs, and start it by hand")
+            continue
+        wait = ended[-1].end_time + _pause_seconds(failures) - moment if failures else 0.0
+        if wait > 0:
+            plan.notes.append(f"{period}: attempt {failures + 1} in {wait:.0f} s; later periods wait for it")
+            return plan
+        why = arrival.why if arrival is not None else "its run broke off"
+        tags = {CAUSE_TAG: f"{period}: {why}"} | ({ARRIVAL_TAG: arrival.signature} if arrival is not None else {})
+        key = f"{period}:{arrival.signature if arrival is not None else 'again'}:{len(ended) + 1}"
+        plan.runs.append(Wanted(PERIOD_KIND, period, key, tags))
+        plan.notes.append(f"{period}: {why}")
+        return plan
+    return plan
+
+
+def is_whole(spec: ModelSpec, lake: Lake, period: str) -> bool:
+    """Whether all partitions of a period are there, made from each other as they are now."""
+    made = {declared.name: lake.find(spec.name, declared.name, period) for declared in graph(spec)}
+    for name, partition in made.items():
+        if partition is None:
+            return False
+        known = partition.facts.get("made_from", {})
+        for table, other in inputs_of(spec, name, period):
+            found = made[table] if other == period else None
+            if found is not None and known.get(f"{table}/{period}") != found.digest:
+                return False
+    return True
+
+
+def _period_attempts(instance: dg.DagsterInstance, model: str, period: str) -> list[_Attempt]:
+    """The ended runs of a period's job, oldest first. One that a person has cancelled has not failed."""
+    wanted = dg.RunsFilter(
+        tags={MODEL_TAG: model, PARTITION_TAG: period, KIND_TAG: PERIOD_KIND}, statuses=FINISHED_STATUSES
+    )
+    records = sorted(instance.get_run_records(wanted), key=lambda record: record.storage_id)
+    return [
+        _Attempt(
+            record.dagster_run.status is dg.DagsterRunStatus.FAILURE
+            and run_outcome(instance, record.dagster_run.run_id) == "failed",
+            record.end_time or record.update_timestamp.timestamp(),
+            record.dagster_run.tags.get(ARRIVAL_TAG),
+        )
+        for record in records
+    ]
+
+
+# -- retraining and orders ------------------------------------------------------------------------------------
+
+
+def retrain_runs(spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance) -> Plan:
+    """A run of the newest period for the causes that nobody has acted upon yet."""
+    pending = store.pending(spec.name)
+    if not pending:
+        return Plan(notes=["there is no cause for retraining"])
+    periods = lake.periods(spec.name, FEATURES)
+    if not periods:
+        return Plan(notes=["there is no period to train yet"])
+    newest = periods[-1]
+    busy = run_under_way(instance, spec.name, newest)
+    if busy is not None:
+        return Plan(notes=[f"{newest} is being made by run {busy[:8]}"])
+    causes = ",".join(str(cause.id) for cause in pending)
+    told = "; ".join(f"{cause.kind}: {cause.why}" for cause in pending)
+    ended = instance.get_runs_count(dg.RunsFilter(tags={MODEL_TAG: spec.name, "mlops/causes": causes}))
+    if ended >= MAX_ATTEMPTS:
+        return Plan(notes=[f"{ended} runs for the causes {causes} left them unanswered; see their logs"])
+    tags = {CAUSE_TAG: told[:200], "mlops/causes": causes}
+    key = f"{newest}:causes:{causes}:{ended + 1}"
+    return Plan([Wanted(RETRAIN_KIND, newest, key, tags)], [f"{newest} is trained for {told}"])
+
+
+def order_runs(spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance) -> Plan:
+    """A run that makes the newest period's champion follow a person's newest order."""
+    orders = store.orders(spec.name)
+    if not orders:
+        return Plan(notes=["nobody has ordered a champion"])
+    order = orders[-1]
+    decided = lake.find(spec.name, CHAMPION, order.period)
+    if decided is not None and decided.facts.get("order") == order.id:
+        return Plan(notes=[f"the champion follows order {order.id}"])
+    busy = run_under_way(instance, spec.name, order.period)
+    if busy is not None:
+        return Plan(notes=[f"{order.period} is being made by run {busy[:8]}"])
+    ended = instance.get_runs_count(dg.RunsFilter(tags={MODEL_TAG: spec.name, "mlops/order": str(order.id)}))
+    if ended >= MAX_ATTEMPTS:
+        return Plan(notes=[f"{ended} runs for order {order.id} failed; see their logs"])
+    tags = {CAUSE_TAG: f"{order.action} by {order.by}: {order.why}"[:200], "mlops/order": str(order.id)}
+    return Plan(
+        [Wanted(CHAMPION_KIND, order.period, f"order:{order.id}:{ended + 1}", tags)],
+        [f"{order.action} to version {order.version} by {order.by}"],
+    )
+
+
+def plans(spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance) -> list[Plan]:
+    """All that is due for a model, in the order in which it should be done."""
+    return [
+        order_runs(spec, lake, store, instance),
+        plan_b_runs(spec, lake, store, instance),
+        retrain_runs(spec, lake, store, instance),
+    ]

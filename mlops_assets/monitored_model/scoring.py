@@ -1,0 +1,98 @@
+"""Scores: the champion that makes them, their columns, and their profile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlops_assets.drift.profile import ColumnProfile, Profile, profile
+from mlops_assets.lake.store import Partition
+from mlops_assets.monitored_model.features_sql import bind, columns_of, raw_columns_sql
+from mlops_assets.monitored_model.workbench import Workbench
+
+if TYPE_CHECKING:
+    from mlops_assets.training.registry import LoadedModel
+
+SCORE = "score"
+SCORE_KINDS: dict[str, Any] = {SCORE: "numeric"}
+SCORE_DECIMALS = 4
+SCORE_HISTOGRAM = "score_histogram.parquet"  # scores and outcomes of the test rows, beside the model
+
+
+def champion_model(bench: Workbench, period: str) -> LoadedModel | None:
+    """The version in force before the period, loaded; None when there is none yet."""
+    decision = bench.champion_before(period)
+    return None if decision is None else load_version(bench, decision.facts["version"])
+
+
+def model_that_scored(bench: Workbench, predictions: Partition) -> LoadedModel:
+    """The version that made a period's predictions, whatever has been decided since."""
+    return load_version(bench, predictions.facts["version"])
+
+
+def load_version(bench: Workbench, version: str) -> LoadedModel:
+    """A registered version of the model, loaded."""
+    from mlops_assets.training import registry, tracking
+
+    client = bench.period_run.client if bench.period_run else tracking.client(bench.home.tracking_uri)
+    return registry.load(client, bench.name, version)
+
+
+def score_profile(bench: Workbench, relation: str) -> Profile:
+    """The profile of a relation's column `score`, rounded to four decimals."""
+    rounded = f"(SELECT round({SCORE}, {SCORE_DECIMALS}) AS {SCORE} FROM {relation})"
+    return profile(bench.con, rounded, SCORE_KINDS, None)
+
+
+def reference_profile(bench: Workbench, model: LoadedModel) -> Profile:
+    """The profile of the rows that a version was trained on."""
+    if model.reference_profile is None:
+        raise ValueError(
+            f"version {model.version} of {bench.name} was registered without a reference profile, so nothing can be "
+            "compared with it; materialize the challenger of its period again"
+        )
+    return Profile.from_arrow(pq.read_table(model.reference_profile), bench.spec.kinds)
+
+
+def score_reference(model: LoadedModel) -> ColumnProfile | None:
+    if model.score_reference is None:
+        return None
+    return Profile.from_arrow(pq.read_table(model.score_reference), SCORE_KINDS).column(SCORE)
+
+
+def predictions_schema(bench: Workbench) -> pa.Schema:
+    """The columns of a predictions partition."""
+    spec = bench.spec
+    query = bind(bench.con, spec, bench.sql, spec.start, raw_columns_sql(spec))
+    names = [name for name in columns_of(spec) if name != spec.target.column]
+    found = bench.con.sql(f"SELECT {bench.columns_sql(names)} FROM ({query}) LIMIT 0").to_arrow_table().schema
+    own = [
+        (SCORE, pa.float64()),
+        ("prediction", pa.float64()),
+        ("cut", pa.float64()),
+        ("model_version", pa.string()),
+    ]
+    return pa.schema([*found, *(pa.field(name, kind) for name, kind in own)])
+
+
+def served_schema(bench: Workbench) -> pa.Schema:
+    """The columns of served and fallback predictions: the record's key and time, then what was served and why."""
+    spec = bench.spec
+    time = [spec.source.time_column] if spec.source.time_column else []
+    known = predictions_schema(bench)
+    fields = [known.field(name) for name in dict.fromkeys([*spec.record_keys, *time])]
+    own = {
+        "score": pa.float64(),
+        "prediction": pa.float64(),
+        "prediction_source": pa.string(),
+        "is_fallback": pa.bool_(),
+        "fallback_reason": pa.string(),
+        "fallback_rung": pa.string(),
+        "source_period": pa.string(),
+        "model_version": pa.string(),
+        "champion_version_intended": pa.string(),
+        "decision_id": pa.string(),
+    }
+    return pa.schema([*fields, *(pa.field(name, kind) for name, kind in own.items())])

@@ -1,0 +1,236 @@
+"""The sensors of a model, and those of the platform. Thin: what is due is asked of `reconciling` and `arrivals`.
+
+https://docs.dagster.io/guides/automate/sensors
+"""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mlops_assets.home import sensor_seconds
+from mlops_assets.incidents.store import Store
+from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.jobs import (
+    CHAMPION_KIND,
+    MODEL_TAG,
+    PERIOD_KIND,
+    PLAN_B_KIND,
+    RETRAIN_KIND,
+    automation_is_on,
+)
+from mlops_assets.monitored_model.reconciling import Plan, order_runs, paused_by, period_runs, plan_b_runs, retrain_runs
+from mlops_assets.monitored_model.resources import RUN_LEASE
+from mlops_assets.monitored_model.runs import run_outcome
+from mlops_assets.monitored_model.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+RESOURCES = {"lake", "store"}
+ARRIVAL_SECONDS = 60
+# A run that gives no sign of life, or none any more, for so many intervals of the sensors is dead.
+SILENT_INTERVALS = 12
+UNOBSERVED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+
+Planner = Callable[[ModelSpec, Lake, Store, dg.DagsterInstance], Plan]
+
+
+def default_status() -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if automation_is_on() else dg.DefaultSensorStatus.STOPPED
+
+
+def build_sensors(
+    spec: ModelSpec,
+    jobs: "dict[str, UnresolvedAssetJobDefinition]",
+    periods: dg.TimeWindowPartitionsDefinition,
+) -> list[dg.SensorDefinition]:
+    """`<model>_plan_b`, `<model>_retrain`, `<model>_champion_orders` and `<model>_new_data`."""
+    return [
+        _reconciler(
+            spec,
+            f"{spec.name}_plan_b",
+            jobs[PLAN_B_KIND],
+            plan_b_runs,
+            "Serves what the gates say: plan B after a severe verdict, the champion after an accept or a repair.",
+        ),
+        _reconciler(
+            spec,
+            f"{spec.name}_retrain",
+            jobs[RETRAIN_KIND],
+            retrain_runs,
+            "Trains the newest period again when there is a cause that nobody has acted upon.",
+        ),
+        _reconciler(
+            spec,
+            f"{spec.name}_champion_orders",
+            jobs[CHAMPION_KIND],
+            order_runs,
+            "Makes the champion follow a rollback or a promotion that a person has ordered.",
+        ),
+        _new_data(spec, jobs[PERIOD_KIND], periods),
+    ]
+
+
+def _reconciler(
+    spec: ModelSpec, name: str, job: "UnresolvedAssetJobDefinition", planner: Planner, description: str
+) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=name,
+        job=job,
+        minimum_interval_seconds=sensor_seconds(),
+        default_status=default_status(),
+        required_resource_keys=RESOURCES,
+        description=description,
+    )
+    def reconcile(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        lake, store = context.resources.lake.lake(), context.resources.store.store()
+        plan = planner(spec, lake, store, context.instance)
+        requests = [
+            dg.RunRequest(run_key=wanted.run_key, partition_key=wanted.period, tags=wanted.tags) for wanted in plan.runs
+        ]
+        if requests:
+            context.log.info(plan.message)
+            return dg.SensorResult(run_requests=requests)
+        return dg.SensorResult(skip_reason=plan.message)
+
+    return reconcile
+
+
+def _new_data(
+    spec: ModelSpec, job: "UnresolvedAssetJobDefinition", periods: dg.TimeWindowPartitionsDefinition
+) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"{spec.name}_new_data",
+        job=job,
+        minimum_interval_seconds=ARRIVAL_SECONDS if spec.source.url else sensor_seconds(),
+        default_status=default_status(),
+        required_resource_keys=RESOURCES,
+        description="Makes a period when its file arrives or changes, or its run broke off; reports missing files.",
+    )
+    def new_data(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        from mlops_assets.monitored_model.arrivals import arrivals, missing_periods
+
+        lake, store = context.resources.lake.lake(), context.resources.store.store()
+        paused = paused_by(spec, store)
+        if paused is not None:
+            return dg.SensorResult(skip_reason=paused, cursor=context.cursor)
+        seen: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+        keys = list(periods.get_partition_keys())
+        plan = period_runs(spec, lake, context.instance, arrivals(spec, lake, keys, seen))
+        missing = missing_periods(spec, lake, store, keys, datetime.now())
+        requests = [
+            dg.RunRequest(run_key=wanted.run_key, partition_key=wanted.period, tags=wanted.tags) for wanted in plan.runs
+        ]
+        outage = f"no file of {', '.join(missing)} has arrived: a data outage" if missing else ""
+        note = "; ".join(filter(None, [plan.message, outage])) or "no new or changed file"
+        return dg.SensorResult(
+            run_requests=requests, skip_reason=None if requests else note, cursor=json.dumps(seen, sort_keys=True)
+        )
+
+    return new_data
+
+
+def platform_sensors() -> list[dg.SensorDefinition]:
+    """The sensors that all models share: alerts go out, dead runs are noticed, failures are told."""
+    return [_alerts(), _dead_runs(), _failures()]
+
+
+def _alerts() -> dg.SensorDefinition:
+    @dg.sensor(
+        name="alerts",
+        minimum_interval_seconds=sensor_seconds(),
+        default_status=default_status(),
+        required_resource_keys={"store"},
+        description="Sends the alerts that are waiting, through Apprise, to MLOPS_ALERT_URLS.",
+    )
+    def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return dg.SkipReason(deliver_alerts(context.resources.store.store()))
+
+    return alerts
+
+
+def deliver_alerts(store: Store) -> str:
+    """Send what is waiting; says how it went."""
+    from mlops_assets.incidents.alerts import deliver, urls_from_env
+
+    done = deliver(store, urls_from_env())
+    return f"{done.sent} alerts sent, {done.failed} failed and will be tried again, {done.waiting} wait"
+
+
+def _dead_runs() -> dg.SensorDefinition:
+    @dg.sensor(
+        name="dead_runs",
+        minimum_interval_seconds=sensor_seconds(),
+        default_status=default_status(),
+        required_resource_keys={"store"},
+        description="Marks runs as failed whose process was killed, so that their place in the queue is free.",
+    )
+    def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        ended = fail_dead_runs(context.instance, context.resources.store.store())
+        return dg.SkipReason(
+            f"marked as failed: {', '.join(ended)}" if ended else "every started run gives signs of life"
+        )
+
+    return dead_runs
+
+
+def fail_dead_runs(instance: dg.DagsterInstance, store: Store, *, now: float | None = None) -> list[str]:
+    """Mark the models' started runs as failed whose process gives no sign of life any more; returns their ids.
+
+    Dagster's default launcher has no health check: a run that was killed together with its launcher stays STARTED, and
+    one whose launcher was killed before it had a process stays STARTING.
+    """
+    import time
+
+    from mlops_assets.incidents.lease import holders, last_heartbeat
+
+    moment = time.time() if now is None else now
+    ended = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=UNOBSERVED)):
+        run = record.dagster_run
+        signs = holders(store, f"{RUN_LEASE}{run.run_id}/")
+        # A click on Materialize has no tag of ours, but our assets give signs of life in it.
+        if (MODEL_TAG not in run.tags and not signs) or any(sign.gone is None for sign in signs):
+            continue
+        begun = record.start_time or record.update_timestamp.timestamp()
+        # Between two steps in processes of their own no lease is held, but the last one was given back just now.
+        beaten = last_heartbeat(store, f"{RUN_LEASE}{run.run_id}/")
+        last = max(begun, beaten.timestamp()) if beaten is not None else begun
+        killed = bool(signs) and all(sign.gone is not None for sign in signs)
+        if killed or moment - last > SILENT_INTERVALS * sensor_seconds():
+            instance.report_run_failed(run, "its process gives no sign of life; it was killed, or its machine is gone")
+            ended.append(run.run_id)
+    return ended
+
+
+def _failures() -> dg.SensorDefinition:
+    @dg.run_failure_sensor(
+        name="failures",
+        default_status=default_status(),
+        description="Tells people about a run that failed; a withheld period is no failure.",
+    )
+    def failures(context: dg.RunFailureSensorContext) -> None:
+        from mlops_assets.home import Home
+
+        announce_failure(context.instance, Store(Home.from_env().store_url), context.dagster_run)
+
+    return failures
+
+
+def announce_failure(instance: dg.DagsterInstance, store: Store, run: dg.DagsterRun) -> None:
+    """Tell people that a model's run failed, once; nothing when it was only withheld."""
+    model = run.tags.get(MODEL_TAG)
+    if model is None or run_outcome(instance, run.run_id) != "failed":
+        return
+    period = run.tags.get("dagster/partition", "")
+    store.announce(
+        "infrastructure_failure",
+        model,
+        period,
+        f"{model} {period}: the run of {run.job_name} failed",
+        f"Run {run.run_id} failed; its log in Dagster says why.",
+        f"run/{run.run_id}",
+    )

@@ -1,0 +1,417 @@
+"""What a period learns: the version trained on its window, or found again by its fingerprint.
+
+It reads features and profiles only, never predictions or drift reports, so the graph has no cycle. All that it does
+is a function of the lake: the same data, declaration and code find the registered version again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlops_assets.drift.profile import Profile, profile
+from mlops_assets.monitored_model.learning_plan import (
+    ROLES,
+    LearningPlan,
+    NothingToLearn,
+    Part,
+    learning_plan,
+    load_split,
+    part_sql,
+    sum_of_profiles,
+)
+from mlops_assets.monitored_model.outcome import Check, Link, Markdown, Outcome, table
+from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, score_profile
+from mlops_assets.monitored_model.tables import CHALLENGER, FEATURES
+from mlops_assets.monitored_model.workbench import Workbench, to_json
+
+if TYPE_CHECKING:
+    from mlops_assets.incidents.store import Cause
+    from mlops_assets.training.registry import LoadedModel
+    from mlops_assets.training.search import Split, Trained
+
+REFERENCE_SAMPLE_ROWS = 5_000
+CHALLENGER_SCHEMA = pa.schema(
+    [
+        ("version", pa.string()),
+        ("run_id", pa.string()),
+        ("candidate", pa.string()),
+        ("params", pa.string()),
+        ("metric", pa.string()),
+        ("validation_value", pa.float64()),
+        ("test_value", pa.float64()),
+        ("cut", pa.float64()),
+        ("trained_on", pa.string()),
+        ("since", pa.date32()),
+        ("train_periods", pa.string()),
+        ("validation_periods", pa.string()),
+        ("test_periods", pa.string()),
+        ("train_rows", pa.int64()),
+        ("validation_rows", pa.int64()),
+        ("test_rows", pa.int64()),
+        ("train_metrics", pa.string()),
+        ("validation_metrics", pa.string()),
+        ("test_metrics", pa.string()),
+        ("importances", pa.string()),
+        ("trials", pa.int64()),
+        ("fingerprint", pa.string()),
+    ]
+)
+
+
+def make(bench: Workbench, period: str) -> Outcome:
+    """Train, log and register the period's challenger, or find the one that these inputs made before."""
+    from mlops_assets.training import registry
+    from mlops_assets.training.search import OneClassError
+
+    try:
+        plan = learning_plan(bench, period)
+    except NothingToLearn as reason:
+        return _no_challenger(bench, period, str(reason))
+    causes = _causes(bench, period)
+    if bench.spec.retrain == "on_alert" and not causes and bench.champion_before(period) is not None:
+        return _no_challenger(bench, period, "not retrained: there is no cause (retrain: on_alert)")
+    run = bench.run_required()
+    inputs = _fingerprint_parts(bench, plan, causes)
+    fingerprint = registry.fingerprint(inputs)
+    version = registry.find_version(run.client, bench.name, fingerprint)
+    reused = version is not None
+    if version is None:
+        try:
+            version, trained = _train(bench, period, plan, fingerprint, inputs)
+        except OneClassError as error:
+            return _no_challenger(bench, period, f"one class only: {error}")
+    model = registry.load(run.client, bench.name, version)
+    row = _challenger_row(bench, plan, model, fingerprint)
+    if causes:
+        _note_causes(bench, period, model, causes)
+    partition = bench.write(
+        CHALLENGER,
+        period,
+        pa.Table.from_pylist([row], CHALLENGER_SCHEMA),
+        facts={
+            "causes": [f"{cause.kind}: {cause.why}" for cause in causes],
+            "reused": reused,
+            "version": version,
+            "trained_on": plan.trained_on,
+            "since": str(plan.since) if plan.since else None,
+            "parts": {
+                role: {"periods": list(part.periods), "days": [str(day) for day in part.days]}
+                for role, part in plan.parts.items()
+            },
+        },
+    )
+    metadata = _challenger_metadata(bench, plan, model, row, causes, reused=reused)
+    if not reused:
+        metadata |= _search_metadata(bench, trained)
+    return Outcome(partition, metadata, [_training_sane(bench, plan, model)])
+
+
+def _note_causes(bench: Workbench, period: str, model: LoadedModel, causes: Sequence[Cause]) -> None:
+    """Write the causes on the version's run, and mark them as acted upon by this period."""
+    from mlops_assets.training import tracking
+
+    told = "; ".join(f"{cause.kind} in {cause.period}: {cause.why} ({cause.by})" for cause in causes)
+    tracking.log(bench.run_required().client, model.run_id, tags={"retrained_because": told})
+    bench.store.consume([cause.id for cause in causes], period)
+
+
+def _no_challenger(bench: Workbench, period: str, reason: str) -> Outcome:
+    partition = bench.write(CHALLENGER, period, CHALLENGER_SCHEMA.empty_table(), reason=reason)
+    return Outcome(partition, {}, [Check("training_sane", True, f"Nothing was trained: {reason}")])
+
+
+def _causes(bench: Workbench, period: str) -> list[Cause]:
+    """Why to train in this period: the causes that it has consumed, and in the newest period those still waiting."""
+    newest = bench.lake.periods(bench.name, FEATURES)[-1] == period
+    return [
+        cause
+        for cause in bench.store.causes(bench.name)
+        if cause.consumed_by == period or (newest and cause.consumed_by is None and cause.period <= period)
+    ]
+
+
+def _fingerprint_parts(bench: Workbench, plan: LearningPlan, causes: Sequence[Cause]) -> dict[str, Any]:
+    from mlops_assets.training import registry
+
+    spec = bench.spec
+    periods = sorted({p for part in plan.parts.values() for p in part.periods})
+    return {
+        "data": {p: bench.partition(FEATURES, p).digest for p in periods},
+        "parts": {role: [*part.periods, *(str(day) for day in part.days)] for role, part in plan.parts.items()},
+        "sql": bench.sql,
+        "spec": spec.model_dump(
+            mode="json", include={"target", "columns", "candidates", "trials", "seed", "metric", "cut"}
+        ),
+        "code": registry.code_version(),
+        # Only where there is one, so that a period without a cause keeps its version.
+        **({"causes": sorted(cause.key for cause in causes)} if causes else {}),
+    }
+
+
+def _train(
+    bench: Workbench, period: str, plan: LearningPlan, fingerprint: str, inputs: Mapping[str, Any]
+) -> tuple[str, Trained]:
+    from mlops_assets.training import registry, search, tracking
+
+    spec, run = bench.spec, bench.run_required()
+    splits = {role: load_split(bench, part) for role, part in plan.parts.items()}
+    trained = search.train(
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        candidates=spec.candidates,
+        kinds=spec.kinds,
+        target=spec.target,
+        metric=spec.metric,
+        cut=spec.cut,
+        trials=spec.trials,
+        seed=spec.seed,
+        storage=bench.home.studies / spec.name / f"{period}.journal",
+    )
+    periods = {role: str(part) for role, part in plan.parts.items()}
+    tags = {"mlops.model": spec.name, "mlops.period": period, "trained_on": plan.trained_on}
+    if plan.since is not None:
+        tags["since"] = str(plan.since)
+    runs = tracking.log_trials(
+        run.client,
+        run.experiment_id,
+        run.run_id,
+        trained.trials,
+        periods=periods,
+        tags=tags,
+        chosen=trained.chosen.number,
+    )
+    chosen_run = runs[trained.chosen.number]
+    logged = registry.log_model(
+        run.client,
+        chosen_run,
+        trained,
+        example=splits["train"].features,
+        periods=periods,
+        features_sql=bench.sql,
+        reference_profile=_parquet(_reference_profile(bench, plan).to_arrow()),
+        score_reference=_parquet(_test_score_profile(bench, trained).to_arrow()),
+        files=_extra_files(bench, plan, trained, splits["test"]),
+        data=[_training_data(bench, role, part, len(splits[role].target)) for role, part in plan.parts.items()],
+        tags=tags,
+        title=f"{spec.name} {period}",
+    )
+    with bench.lease():
+        version = registry.register(
+            run.client,
+            spec.name,
+            chosen_run,
+            logged.uri,
+            fingerprint,
+            tags=tags | {f"{role}_periods": text for role, text in periods.items()},
+            description=f"Trained in {period} on {periods['train']} ({plan.trained_on}).",
+        )
+    return version, trained
+
+
+def _parquet(rows: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _reference_profile(bench: Workbench, plan: LearningPlan) -> Profile:
+    """The profile of exactly the rows that were trained on."""
+    spec = bench.spec
+    if plan.trained_on == "window" and spec.target.required:
+        return sum_of_profiles(bench, plan.parts["train"].periods)
+    return profile(bench.con, f"({part_sql(bench, plan.parts['train'])})", spec.kinds, spec.source.time_column)
+
+
+def _test_score_profile(bench: Workbench, trained: Trained) -> Profile:
+    bench.con.register("test_scores", pa.table({SCORE: trained.test_scores}))
+    try:
+        return score_profile(bench, "test_scores")
+    finally:
+        bench.con.unregister("test_scores")
+
+
+def _extra_files(bench: Workbench, plan: LearningPlan, trained: Trained, test: Split) -> dict[str, bytes]:
+    from mlops_assets.drift.estimate import ScoreHistogram
+    from mlops_assets.training import registry
+
+    files = {registry.REFERENCE_SAMPLE: _parquet(_reference_sample(bench, plan, trained))}
+    if trained.cut is not None:
+        histogram = ScoreHistogram.of(trained.test_scores, test.target)
+        files[SCORE_HISTOGRAM] = _parquet(histogram.to_arrow())
+    return files
+
+
+def _reference_sample(bench: Workbench, plan: LearningPlan, trained: Trained) -> pa.Table:
+    """A sample of training rows for the Evidently page, beside a sample of the scores on test rows.
+
+    Columns drift one by one there, so a row's score need not be its own: in-sample scores would look like drift.
+    """
+    import numpy as np
+
+    spec = bench.spec
+    columns = bench.columns_sql(list(spec.columns))
+    # Without a fixed seed and order the page would change each time that the version is trained again.
+    order = bench.columns_sql(["period", *spec.record_keys])
+    sql = f"SELECT {columns}, hash({order}, {spec.seed}) AS __order FROM ({part_sql(bench, plan.parts['train'])})"
+    sample = bench.con.sql(
+        f"SELECT * EXCLUDE (__order) FROM ({sql}) ORDER BY __order LIMIT {REFERENCE_SAMPLE_ROWS}"
+    ).to_arrow_table()
+    drawn = np.random.default_rng(spec.seed).choice(trained.test_scores, size=sample.num_rows)
+    return sample.append_column(SCORE, pa.array(drawn, pa.float64()))
+
+
+def _training_data(bench: Workbench, role: str, part: Part, rows: int) -> Any:
+    from mlops_assets.training.tracking import TrainingData
+
+    digests = {p: bench.partition(FEATURES, p).digest for p in part.periods}
+    return TrainingData(
+        role, f"{bench.name}.{FEATURES} {part}", f"{bench.lake.url}/{bench.name}/{FEATURES}", digests, rows
+    )
+
+
+def _challenger_row(bench: Workbench, plan: LearningPlan, model: LoadedModel, fingerprint: str) -> dict[str, Any]:
+    metric = bench.spec.metric
+    return {
+        "version": model.version,
+        "run_id": model.run_id,
+        "candidate": model.candidate,
+        "params": to_json(model.params),
+        "metric": metric,
+        "validation_value": model.metrics["validation"][metric],
+        "test_value": model.metrics["test"][metric],
+        "cut": model.cut,
+        "trained_on": plan.trained_on,
+        "since": plan.since,
+        **{f"{role}_periods": str(part) for role, part in plan.parts.items()},
+        **{f"{role}_rows": int(model.metrics[role]["rows"] or 0) for role in ROLES},
+        **{f"{role}_metrics": to_json(model.metrics[role]) for role in ROLES},
+        "importances": to_json(model.importances),
+        "trials": bench.spec.trials,
+        "fingerprint": fingerprint,
+    }
+
+
+def _challenger_metadata(
+    bench: Workbench,
+    plan: LearningPlan,
+    model: LoadedModel,
+    row: Mapping[str, Any],
+    causes: Sequence[Cause],
+    *,
+    reused: bool,
+) -> dict[str, Any]:
+    from mlops_assets.training.pictures import as_markdown, importances_picture
+
+    shown = [name for name in model.metrics["test"] if name != "rows"]
+    why = "the standard window" if plan.trained_on == "window" else _why_since_break(plan)
+    return {
+        "version": model.version,
+        "reused": reused,
+        "retrained_because": "; ".join(f"{cause.kind}: {cause.why}" for cause in causes) or None,
+        "trained_on": why,
+        **{f"{role}_periods": row[f"{role}_periods"] for role in ROLES},
+        **{f"{role}_rows": row[f"{role}_rows"] for role in ROLES},
+        **({"left_out": dict(plan.left_out)} if plan.left_out else {}),
+        "metrics": table(
+            [{"metric": name, **{role: model.metrics[role].get(name) for role in ROLES}} for name in shown]
+        ),
+        **({} if model.cut is None else {"cut": model.cut}),
+        "importances": Markdown(as_markdown(importances_picture(model.importances), "importances")),
+        "mlflow_run": Link(bench.run_url(model.run_id)),
+        "explanation": Link(bench.artifact_url(model.run_id, "monitoring/explanation.html")),
+        "mlflow_model": Link(bench.version_url(model.version)),
+    }
+
+
+def _why_since_break(plan: LearningPlan) -> str:
+    return f"the period's own rows since {plan.since}: {'; '.join(plan.window_report.reasons)}"
+
+
+def _search_metadata(bench: Workbench, trained: Trained) -> dict[str, Any]:
+    from mlops_assets.training.pictures import as_markdown, trials_picture
+
+    metric = bench.spec.metric
+    rows = [
+        {
+            "trial": trial.number,
+            "candidate": trial.candidate,
+            "state": trial.state,
+            f"validation {metric}": trial.metrics.get(metric),
+            "seconds": trial.seconds,
+            "params": to_json(trial.params),
+            **({"error": trial.error} if trial.error else {}),
+        }
+        for trial in trained.trials
+    ]
+    picture = as_markdown(trials_picture(trained.trials, metric, f"Trials: {metric} on validation"), "trials")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return {
+        "trials": Markdown(f"{picture}\n\n{table(rows, columns).text}"),
+        "training_seconds": trained.seconds,
+    }
+
+
+def _training_sane(bench: Workbench, plan: LearningPlan, model: LoadedModel) -> Check:
+    """No row in two splits, and a test metric above what needs no model."""
+    spec = bench.spec
+    test = model.metrics["test"]
+    shared = _shared_rows(bench, plan)
+    floor_name, value, floor, better = _against_base_rate(spec.metric, test)
+    metadata = {
+        "rows_in_two_splits": shared,
+        "test_value": value,
+        floor_name: floor,
+        "metric": spec.metric,
+        "splits": table([{"part": role, "rows of": str(part)} for role, part in plan.parts.items()]),
+    }
+    problems = []
+    if shared:
+        problems.append(f"{shared:,} rows are in two splits")
+    if not better:
+        problems.append(
+            f"{spec.metric} on test is {_number(value)}, {floor_name.replace('_', ' ')} is {_number(floor)}"
+        )
+    text = "; ".join(problems) or (
+        f"No row is in two splits; {spec.metric} on test {_number(value)} against {_number(floor)} "
+        f"({floor_name.replace('_', ' ')})."
+    )
+    return Check("training_sane", not problems, text, metadata=metadata)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _shared_rows(bench: Workbench, plan: LearningPlan) -> int:
+    keys = bench.columns_sql(["period", *bench.spec.record_keys])
+    parts = [
+        f"SELECT DISTINCT {keys}, '{role}' AS role FROM ({part_sql(bench, part)})" for role, part in plan.parts.items()
+    ]
+    union = " UNION ALL ".join(parts)
+    found = bench.con.execute(
+        f"SELECT count(*) FROM (SELECT {keys} FROM ({union}) GROUP BY ALL HAVING count(*) > 1)"
+    ).fetchall()
+    return int(found[0][0])
+
+
+def _against_base_rate(metric: str, test: Mapping[str, float | None]) -> tuple[str, float | None, float | None, bool]:
+    """The test metric beside that of a model which knows only the base rate."""
+    if metric == "f1":
+        value, floor = test["f1"], test["f1_all_positive"]
+    elif "auc" in test:
+        metric, value, floor = "auc", test["auc"], 0.5
+    else:
+        value, floor = test["r2"], 0.0
+    better = value is not None and floor is not None and value > floor
+    return (
+        {"f1": "f1_all_positive", "auc": "auc_of_chance"}.get(metric, "r2_of_the_mean"),
+        value,
+        floor,
+        better,
+    )

@@ -1,0 +1,212 @@
+"""Which version is in force after a period: the decision, and the registry's aliases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mlops_assets.lake.store import Partition
+from mlops_assets.monitored_model.learning_plan import Part, load_split
+from mlops_assets.monitored_model.outcome import Link, Outcome, table
+from mlops_assets.monitored_model.scoring import load_version
+from mlops_assets.monitored_model.tables import CHALLENGER, CHAMPION, NO_CHAMPION
+from mlops_assets.monitored_model.workbench import Workbench, to_json
+
+if TYPE_CHECKING:
+    from mlops_assets.incidents.store import AlertKind
+    from mlops_assets.training.registry import LoadedModel
+
+CHAMPION_SCHEMA = pa.schema(
+    [
+        ("decision", pa.string()),
+        ("version", pa.string()),
+        ("previous_version", pa.string()),
+        ("challenger_version", pa.string()),
+        ("metric", pa.string()),
+        ("champion_value", pa.float64()),
+        ("challenger_value", pa.float64()),
+        ("test_rows", pa.int64()),
+        ("test_periods", pa.string()),
+        ("reason", pa.string()),
+        ("champion_metrics", pa.string()),
+        ("challenger_metrics", pa.string()),
+    ]
+)
+
+
+def make(bench: Workbench, period: str) -> Outcome:
+    """Decide which version is in force after the period, and point the registry's aliases at it.
+
+    The aliases follow the newest period's decision only: deciding an old period again never moves them.
+    """
+    absent = bench.absent(CHALLENGER, period)
+    before = bench.champion_before(period)
+    with bench.lease():
+        if absent is not None:
+            row = _without_challenger(bench, before, absent)
+        else:
+            row = _compared(bench, period, bench.partition(CHALLENGER, period), before)
+        row = _as_ordered(bench, period, row)
+        reason = None if row["version"] else f"{NO_CHAMPION}: {row['reason']}"
+        rows = [row] if row["version"] else []
+        partition = bench.write(
+            CHAMPION,
+            period,
+            pa.Table.from_pylist(rows, CHAMPION_SCHEMA),
+            reason=reason,
+            facts={name: row.get(name) for name in ("decision", "version", "previous_version", "reason", "order")},
+        )
+        if row["version"] and bench.lake.periods(bench.name, CHAMPION)[-1] == period:
+            _move_aliases(bench, period, row["version"])
+    _announce(bench, period, row)
+    return Outcome(partition, _champion_metadata(bench, row))
+
+
+def _as_ordered(bench: Workbench, period: str, row: dict[str, Any]) -> dict[str, Any]:
+    """The decision that a person has made for this period instead, when there is one; the newest counts."""
+    from mlops_assets.training import registry
+
+    orders = bench.store.orders(bench.name, period)
+    if not orders:
+        return row
+    order = orders[-1]
+    registry.load(bench.run_required().client, bench.name, order.version)  # raises when the version is gone
+    decision = "rolled_back" if order.action == "rollback" else "promoted_by_hand"
+    return row | {
+        "decision": decision,
+        "version": order.version,
+        "order": order.id,
+        "reason": f"{order.by}: {order.why} (the comparison said: {row['reason']})",
+    }
+
+
+def _announce(bench: Workbench, period: str, row: Mapping[str, Any]) -> None:
+    kinds: dict[str, AlertKind] = {
+        "first": "champion_promoted",
+        "promoted": "champion_promoted",
+        "promoted_by_hand": "champion_promoted",
+        "rolled_back": "champion_rolled_back",
+    }
+    kind = kinds.get(row["decision"])
+    if kind is not None:
+        title = f"{bench.name}: version {row['version']} is champion after {period} ({row['decision']})"
+        key = f"{bench.name}/{period}/{row['decision']}/{row['version']}"
+        bench.store.announce(kind, bench.name, period, title, row["reason"], key)
+
+
+def _without_challenger(bench: Workbench, before: Partition | None, why: str) -> dict[str, Any]:
+    version = before.facts["version"] if before is not None else None
+    return {
+        "decision": "retained" if version else "none",
+        "version": version,
+        "previous_version": version,
+        "challenger_version": None,
+        "metric": bench.spec.metric,
+        "reason": why,
+    }
+
+
+def _compared(bench: Workbench, period: str, proposed: Partition, before: Partition | None) -> dict[str, Any]:
+    from mlops_assets.training import registry
+    from mlops_assets.training.decision import decide
+    from mlops_assets.training.pipeline import scores
+    from mlops_assets.training.search import measure
+
+    run, metric = bench.run_required(), bench.spec.metric
+    challenger_model = registry.load(run.client, bench.name, proposed.facts["version"])
+    challenger_metrics = challenger_model.metrics["test"]
+    part = _stored_part(proposed, "test")
+    champion_metrics: Mapping[str, Any] | None = None
+    if before is not None:
+        in_force = registry.load(run.client, bench.name, before.facts["version"])
+        rows = load_split(bench, part)
+        champion_metrics = measure(
+            rows.target, scores(in_force.pipeline, rows.features, bench.spec.target), in_force.cut
+        )
+    ours = challenger_metrics[metric]
+    decision = decide(
+        None if champion_metrics is None else champion_metrics[metric],
+        float("nan") if ours is None else ours,
+        metric,
+    )
+    previous = before.facts["version"] if before is not None else None
+    row = {
+        "decision": decision.outcome,
+        "version": previous if decision.outcome == "retained" else challenger_model.version,
+        "previous_version": previous,
+        "challenger_version": challenger_model.version,
+        "metric": metric,
+        "champion_value": None if champion_metrics is None else champion_metrics[metric],
+        "challenger_value": ours,
+        "test_rows": int(challenger_metrics["rows"] or 0),
+        "test_periods": str(part),
+        "reason": decision.reason,
+        "champion_metrics": None if champion_metrics is None else to_json(champion_metrics),
+        "challenger_metrics": to_json(challenger_metrics),
+    }
+    _note_outcome(bench, period, challenger_model, row)
+    return row
+
+
+def _stored_part(proposed: Partition, role: str) -> Part:
+    stored = proposed.facts["parts"][role]
+    return Part(stored["periods"], [date.fromisoformat(day) for day in stored["days"]])
+
+
+def _note_outcome(bench: Workbench, period: str, model: LoadedModel, row: Mapping[str, Any]) -> None:
+    """Write the comparison on the challenger's run and on the period's."""
+    from mlops_assets.training import tracking
+
+    run = bench.run_required()
+    tags = {"decision": row["decision"], "decision_period": period, "decision_reason": row["reason"]}
+    tracking.log(run.client, model.run_id, tags=tags)
+    metrics = {
+        name: float(row[name])
+        for name in ("champion_value", "challenger_value")
+        if row[name] is not None and row[name] == row[name]
+    }
+    tracking.log(
+        run.client,
+        run.run_id,
+        metrics=metrics,
+        tags=tags | {"champion": row["version"], "challenger": model.version},
+    )
+
+
+def _move_aliases(bench: Workbench, period: str, version: str) -> None:
+    from mlops_assets.training import registry
+
+    previous = None
+    for earlier in reversed([p for p in bench.lake.periods(bench.name, CHAMPION) if p < period]):
+        decided = bench.partition(CHAMPION, earlier).facts.get("version")
+        if decided and decided != version:
+            previous = decided
+            break
+    registry.set_champion(bench.run_required().client, bench.name, version, previous)
+
+
+def _champion_metadata(bench: Workbench, row: Mapping[str, Any]) -> dict[str, Any]:
+
+    shown = {
+        name: row[name]
+        for name in ("decision", "version", "previous_version", "challenger_version", "reason")
+        if row.get(name) is not None
+    }
+    if row.get("challenger_metrics"):
+        theirs = json.loads(row["champion_metrics"]) if row["champion_metrics"] else {}
+        ours = json.loads(row["challenger_metrics"])
+        names = sorted(ours.keys() - {"rows"}, key=lambda name: (name != bench.spec.metric, name))
+        shown["metrics_on_the_same_test_rows"] = table(
+            [{"metric": name, "champion": theirs.get(name), "challenger": ours[name]} for name in names]
+        )
+        shown["test_rows"] = row["test_rows"]
+        shown["test_periods"] = row["test_periods"]
+    if row.get("version"):
+        shown["mlflow_model"] = Link(bench.version_url(row["version"]))
+        run_id = load_version(bench, row["version"]).run_id
+        shown["explanation"] = Link(bench.artifact_url(run_id, "monitoring/explanation.html"))
+    return shown

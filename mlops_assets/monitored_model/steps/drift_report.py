@@ -1,0 +1,232 @@
+"""The period against the reference of the champion in force: one verdict with its reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from mlops_assets.drift.profile import Profile
+from mlops_assets.drift.verdict import ROWS_SCHEMA, DriftReport, compare
+from mlops_assets.monitored_model.findings import drift_judged
+from mlops_assets.monitored_model.learning_plan import sum_of_profiles
+from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown, Outcome, Severity, table
+from mlops_assets.monitored_model.scoring import (
+    SCORE,
+    model_that_scored,
+    reference_profile,
+    score_profile,
+    score_reference,
+)
+from mlops_assets.monitored_model.tables import DRIFT_REPORT, PREDICTIONS, PROFILE
+from mlops_assets.monitored_model.workbench import Workbench
+
+if TYPE_CHECKING:
+    from mlops_assets.training.registry import LoadedModel
+
+PAGE_SAMPLE_ROWS = 5_000
+PICTURED_COLUMNS = 3
+
+
+def make(bench: Workbench, period: str) -> Outcome:
+    """Compare the period with the reference of the champion in force: features by its training rows, scores by its
+    scores on test rows. The verdict counts columns, weighs them by the champion's importances, and has its reasons.
+    """
+    absent = bench.absent(PREDICTIONS, period) or bench.absent(PROFILE, period)
+    if absent is not None:
+        return _no_report(bench, period, absent)
+    model = model_that_scored(bench, bench.partition(PREDICTIONS, period))
+    spec = bench.spec
+    current = sum_of_profiles(bench, [period])
+    reference = reference_profile(bench, model)
+    current_scores = score_profile(bench, bench.scan(PREDICTIONS, [period])).column(SCORE)
+    reference_scores = score_reference(model)
+    first_day, last_day = bench.days(period)
+    report = compare(
+        reference,
+        current,
+        spec.kinds,
+        spec.drift,
+        importances=model.importances,
+        scores=None if reference_scores is None else (reference_scores, current_scores),
+        first_day=first_day,
+        last_day=last_day,
+    )
+    metadata: dict[str, Any] = {
+        "verdict": report.verdict,
+        "since": str(report.since) if report.since else None,
+        "champion_version": model.version,
+        "reference": f"{model.periods['train']} ({report.reference_rows:,} rows)",
+        "reasons": "; ".join(report.reasons) or None,
+        "report": Markdown(report.markdown()),
+    }
+    metadata |= _pictures(bench, period, report, reference, current)
+    metadata |= _page(bench, period, model, report)
+    partition = bench.write(
+        DRIFT_REPORT,
+        period,
+        report.rows(),
+        facts={
+            "verdict": report.verdict,
+            "reasons": list(report.reasons),
+            "since": str(report.since) if report.since else None,
+            "report_digest": report.digest(),
+            "champion_version": model.version,
+            "severe_columns": list(report.severe_columns),
+            "warning_columns": list(report.warning_columns),
+        },
+    )
+    _log_drift(bench, period, report, model)
+    drift_judged(bench, period, report, model.version)
+    return Outcome(partition, metadata, [_drift_within_limits(report)])
+
+
+def _no_report(bench: Workbench, period: str, reason: str) -> Outcome:
+    report = DriftReport.none(reason)
+    partition = bench.write(
+        DRIFT_REPORT,
+        period,
+        ROWS_SCHEMA.empty_table(),
+        reason=reason,
+        facts={
+            "verdict": "none",
+            "reasons": [reason],
+            "report_digest": report.digest(),
+            "champion_version": None,
+        },
+    )
+    text = f"Nothing to compare: {reason}"
+    return Outcome(partition, {"verdict": "none"}, [Check("drift_within_limits", True, text)])
+
+
+def _drift_within_limits(report: DriftReport) -> Check:
+    limits = report.thresholds
+    rows = [
+        {
+            "column": column.name,
+            "verdict": column.verdict,
+            "PSI": column.psi,
+            "limit": column.threshold,
+            "since": column.since,
+            "change": column.direction,
+        }
+        for column in [*([report.scores] if report.scores else []), *report.columns]
+        if column.verdict in ("warning", "severe")
+    ]
+    metadata = {
+        "verdict": report.verdict,
+        "columns": table(rows) if rows else None,
+        "share_of_severe_columns": report.severe_share,
+        "share_threshold": limits.share,
+        "importance_of_severe_columns": report.important_share,
+        "important_share_threshold": limits.important_share,
+        "since": str(report.since) if report.since else None,
+    }
+    text = f"Verdict {report.verdict}. " + " ".join(f"{reason}." for reason in report.reasons[:4])
+    severity: Severity = "WARN" if report.verdict == "warning" else "ERROR"
+    return Check("drift_within_limits", report.verdict not in ("warning", "severe"), text.strip(), severity, metadata)
+
+
+def _pictures(
+    bench: Workbench, period: str, report: DriftReport, reference: Profile, current: Profile
+) -> dict[str, Any]:
+    from mlops_assets.drift.break_day import psi_by_day
+    from mlops_assets.drift.pictures import column_change_picture, drift_by_day_picture
+    from mlops_assets.training.pictures import as_markdown
+
+    pictures: dict[str, Any] = {}
+    # Rows whose clock is wrong lie on other days; the picture is of the period's own.
+    first, last = bench.days(period)
+    both = [name for name in bench.spec.kinds if name in reference.columns and name in current.columns]
+    inside = current.between(first, last)
+    if inside.days and both:
+        daily = psi_by_day(reference, inside, both)
+        picture = drift_by_day_picture(
+            daily.days,
+            daily.columns,
+            daily.psi,
+            warning=bench.spec.drift.warning,
+            severe=bench.spec.drift.severe,
+            noise_floor=daily.noise_floor,
+            since=report.since,
+        )
+        pictures["drift_by_day"] = Markdown(as_markdown(picture, "PSI by column and day"))
+    worst = [*report.severe_columns, *report.warning_columns][:PICTURED_COLUMNS]
+    changed = [
+        as_markdown(column_change_picture(reference.column(name), current.column(name)), f"change of {name}")
+        for name in worst
+        if name in both
+    ]
+    if changed:
+        pictures["what_changed"] = Markdown("\n\n".join(changed))
+    return pictures
+
+
+def _page(bench: Workbench, period: str, model: LoadedModel, report: DriftReport) -> dict[str, Any]:
+    """Evidently's own page from samples of both sides, and the period's run in the model's Evidently project."""
+    from mlops_assets.drift.evidently_page import project_url_path, write_page
+    from mlops_assets.training import registry
+
+    spec = bench.spec
+    sample = model.file(registry.REFERENCE_SAMPLE)
+    if sample is None:
+        return {"evidently_page": "not made: the champion was registered without a reference sample"}
+    keys = bench.columns_sql(spec.record_keys)
+    # In order of time, so that the page's plots by row show when a value changed.
+    order = bench.columns_sql([spec.source.time_column] if spec.source.time_column else spec.record_keys)
+    current = bench.con.execute(
+        f"SELECT {bench.columns_sql([*spec.columns, SCORE])} FROM (SELECT * FROM {bench.scan(PREDICTIONS, [period])} "
+        f"ORDER BY hash({keys}, {spec.seed}) LIMIT {PAGE_SAMPLE_ROWS}) ORDER BY {order}"
+    ).df()
+    html = bench.home.reports / spec.name / f"{period}.html"
+    since = f" since {report.since}" if report.since else ""
+    page = write_page(
+        pq.read_table(sample).to_pandas(),
+        current,
+        spec.kinds,
+        model=spec.name,
+        period=period,
+        timestamp=spec.calendar.start(period),
+        html=html,
+        title=f"Verdict: {report.verdict}{since}",
+        score_column=SCORE,
+        notes=[
+            f"Reference: the rows that version {model.version} was trained on ({model.periods['train']}), "
+            f"and its scores on its test rows ({model.periods['test']}).",
+            *report.reasons[:5],
+        ],
+        workspace=bench.home.evidently,
+        tags=[f"verdict: {report.verdict}", f"version: {model.version}"],
+    )
+    metadata: dict[str, Any] = {
+        "evidently_page": Link(bench.report_url(html)),
+        "evidently_file": FilePath(str(html)),
+        "evidently_project": Link(f"{bench.addresses.evidently}/{project_url_path(spec.name).lstrip('/')}"),
+        "evidently_drifted_columns": ", ".join(page.drifted_columns) or "none",
+    }
+    if page.left_out:
+        metadata["evidently_left_out"] = dict(page.left_out)
+    return metadata
+
+
+def _log_drift(bench: Workbench, period: str, report: DriftReport, model: LoadedModel) -> None:
+    """The report as a run below the period's."""
+    from mlops_assets.training import tracking
+
+    run = bench.run_required()
+    metrics = {f"psi/{column.name}": column.psi for column in report.columns if column.psi is not None}
+    if report.scores is not None and report.scores.psi is not None:
+        metrics["psi/scores"] = report.scores.psi
+    if report.severe_share is not None:
+        metrics["share_of_severe_columns"] = report.severe_share
+    tags = {
+        "mlops.model": bench.name,
+        "mlops.period": period,
+        "verdict": report.verdict,
+        "since": str(report.since or ""),
+        "champion_version": model.version,
+    }
+    with tracking.open_run(
+        run.client, run.experiment_id, f"drift_report {period}", parent_run_id=run.run_id, tags=tags
+    ) as run_id:
+        tracking.log(run.client, run_id, metrics=metrics)

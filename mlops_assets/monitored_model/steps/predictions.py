@@ -1,0 +1,88 @@
+"""Scores of the champion of the period before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mlops_assets.lake.connection import query_batches
+from mlops_assets.monitored_model.features_sql import columns_of
+from mlops_assets.monitored_model.outcome import Link, Markdown, Outcome
+from mlops_assets.monitored_model.scoring import (
+    SCORE,
+    champion_model,
+    predictions_schema,
+    score_profile,
+    score_reference,
+)
+from mlops_assets.monitored_model.tables import FEATURES, NO_CHAMPION, PREDICTIONS
+from mlops_assets.monitored_model.workbench import Workbench
+
+if TYPE_CHECKING:
+    from mlops_assets.training.registry import LoadedModel
+
+
+def make(bench: Workbench, period: str) -> Outcome:
+    """Score the period's features with the champion of the period before.
+
+    Columns: those of the features but the target, then `score` (probability of the positive class, or the predicted
+    amount), `prediction` (1 or 0 by the champion's cut; the amount), `cut` and `model_version`.
+    """
+    spec = bench.spec
+    reason = bench.unusable(period)
+    model = champion_model(bench, period) if reason is None else None
+    if reason is None and model is None:
+        reason = NO_CHAMPION
+    # Before the stream is opened: DuckDB takes no other statement while a result is being read.
+    schema = predictions_schema(bench)
+    if model is None:
+        return Outcome(bench.write(PREDICTIONS, period, schema.empty_table(), reason=reason))
+    columns = [name for name in columns_of(spec) if name != spec.target.column]
+    source = query_batches(bench.con, f"SELECT {bench.columns_sql(columns)} FROM {bench.scan(FEATURES, [period])}")
+    scored = pa.RecordBatchReader.from_batches(schema, _scored(source, model, bench, schema))
+    partition = bench.write(PREDICTIONS, period, scored, facts={"version": model.version, "cut": model.cut})
+    return Outcome(partition, _predictions_metadata(bench, period, model))
+
+
+def _scored(
+    source: pa.RecordBatchReader, model: LoadedModel, bench: Workbench, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    from mlops_assets.training.pipeline import scores
+
+    for batch in source:
+        found = scores(model.pipeline, batch.to_pandas(), bench.spec.target)
+        predicted = found if model.cut is None else (found >= model.cut).astype("float64")
+        columns = [
+            *batch.columns,
+            pa.array(found, pa.float64()),
+            pa.array(predicted, pa.float64()),
+            pa.repeat(pa.scalar(model.cut, pa.float64()), batch.num_rows),
+            pa.repeat(pa.scalar(model.version), batch.num_rows),
+        ]
+        cast = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
+        yield pa.RecordBatch.from_arrays(cast, schema=schema)
+
+
+def _predictions_metadata(bench: Workbench, period: str, model: LoadedModel) -> dict[str, Any]:
+    from mlops_assets.drift.pictures import score_histogram_picture
+    from mlops_assets.training.pictures import as_markdown
+
+    found = score_profile(bench, bench.scan(PREDICTIONS, [period])).column(SCORE)
+    reference = score_reference(model)
+    mean, positive = bench.con.execute(
+        f"SELECT avg({SCORE}), avg(prediction) FROM {bench.scan(PREDICTIONS, [period])}"
+    ).fetchall()[0]
+    metadata: dict[str, Any] = {
+        "model_version": model.version,
+        "trained_on": model.periods["train"],
+        "mean_score": mean,
+        "mlflow_model": Link(bench.version_url(model.version)),
+    }
+    if model.cut is not None:
+        metadata |= {"cut": model.cut, "share_predicted_positive": positive}
+    if reference is not None:
+        picture = score_histogram_picture(reference, found, model.cut)
+        metadata["scores"] = Markdown(as_markdown(picture, "scores in this period and on the champion's test rows"))
+    return metadata

@@ -1,0 +1,201 @@
+"""The period's records, from the source into the lake.
+
+A period whose quality checks fail is quarantined: its rows stay to be looked at, `quality_failure` among the
+partition's facts says why, and no step after it uses them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.lake.source import NoData, Reading, locate, read
+from mlops_assets.monitored_model.features_sql import raw_columns_sql
+from mlops_assets.monitored_model.findings import data_judged
+from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
+from mlops_assets.monitored_model.workbench import Workbench
+
+if TYPE_CHECKING:
+    pass
+
+# A handful of records carry a wrong clock in every month of real files; that is no reason to warn each time.
+OUTSIDE_TOLERATED = 0.001
+OUTSIDE_FATAL = 0.5
+COPIES_FATAL = 0.5
+COPIES_SUSPECT = 0.05
+VOLUME_FACTOR = 3.0
+VOLUME_PERIODS = 6
+
+
+def make(bench: Workbench, period: str) -> Outcome:
+    """Read the period's records from the source into the lake.
+
+    Without a file the partition is empty with the reason `no data: …`, unless the lake holds rows from an earlier
+    ingestion: these are kept, because nothing is lost. An unreadable file gives an empty, quarantined partition.
+    """
+    spec = bench.spec
+    try:
+        located = locate(spec.source, period, bench.data_dir, bench.home.downloads)
+    except NoData as error:
+        return _without_source(bench, period, str(error))
+    reading = read(spec.source, located, period, spec.calendar, bench.con)
+    schema = _source_schema(reading)
+    in_period = _in_period(reading, spec.source.time_column, period)
+    copied_from = _same_rows_elsewhere(bench, period, reading)
+    if any(problem.code == "unreadable" for problem in reading.problems):
+        volume = Check("volume", True, "No row could be counted; see the check `source_schema`.")
+    else:
+        volume = _volume(bench, period, reading.rows, reading.duplicates, copied_from)
+    checks = [schema, volume, in_period]
+    unreadable = reading.rows == 0
+    failure = quality_failure(checks)
+    facts = {
+        "origin": located.origin,
+        "sha256": reading.sha256,
+        "source_bytes": reading.bytes,
+        "variant": reading.variant,
+        "quality_failure": failure,
+    }
+    partition = bench.write(spec.raw_table, period, reading.reader, reason=failure if unreadable else None, facts=facts)
+    if failure is not None:
+        # That all is well is for the features to say, which look at the rows too.
+        data_judged(bench, period, failure)
+    metadata: dict[str, Any] = {
+        "origin": located.origin,
+        "sha256": reading.sha256,
+        "source_bytes": reading.bytes,
+        "schema_variant": reading.variant,
+        **({"undeclared_columns": ", ".join(reading.extra)} if reading.extra else {}),
+        **({"quarantined": failure} if failure else {}),
+        "preview": bench.preview(partition),
+    }
+    return Outcome(partition, metadata, checks)
+
+
+def _without_source(bench: Workbench, period: str, message: str) -> Outcome:
+    spec = bench.spec
+    kept = bench.find(spec.raw_table, period)
+    if kept is not None and kept.rows:
+        passed = Check("volume", True, f"The source is no longer there; {kept.rows:,} rows ingested earlier are kept.")
+        return Outcome(kept, {"note": f"kept rows of an earlier ingestion: {message}"}, [passed, *_not_read()])
+    reason = f"no data: {message}"
+    empty = bench.con.sql(raw_columns_sql(spec)).to_arrow_table().drop_columns(["period"])
+    partition = bench.write(spec.raw_table, period, empty, reason=reason, facts={"quality_failure": reason})
+    data_judged(bench, period, reason)
+    volume = Check("volume", False, reason, metadata={"rows": 0, "expected": "at least one row"})
+    return Outcome(partition, {}, [volume, *_not_read()])
+
+
+def _not_read() -> list[Check]:
+    text = "There was no file to look at; see the check `volume`."
+    return [Check("source_schema", True, text), Check("in_period", True, text)]
+
+
+def _source_schema(reading: Reading) -> Check:
+    if not reading.problems:
+        return Check(
+            "source_schema",
+            True,
+            "The source has all declared columns and types.",
+            metadata={"variant": reading.variant},
+        )
+    rows = [
+        {
+            "problem": problem.code,
+            "column": problem.column,
+            "found": problem.found,
+            "expected": problem.expected,
+            "rows": problem.rows,
+            "examples": ", ".join(problem.examples),
+            "what to do": problem.fix,
+        }
+        for problem in reading.problems
+    ]
+    return Check(
+        "source_schema",
+        False,
+        " ".join(str(problem) for problem in reading.problems),
+        metadata={"problems": table(rows), "variant": reading.variant},
+    )
+
+
+def _in_period(reading: Reading, time_column: str | None, period: str) -> Check:
+    outside = reading.outside
+    if outside is None or not reading.rows:
+        return Check("in_period", True, "There is no time in the rows to compare with the period.")
+    rows = outside.rows + outside.unknown
+    share = rows / reading.rows
+    metadata = {
+        "rows_outside": outside.rows,
+        "rows_without_time": outside.unknown,
+        "share": share,
+        "threshold": OUTSIDE_FATAL,
+        "tolerated": OUTSIDE_TOLERATED,
+        "first": str(outside.first),
+        "last": str(outside.last),
+    }
+    text = (
+        f"{rows:,} of {reading.rows:,} rows ({share:.2%}) have a {time_column} outside {period}: "
+        f"it runs from {outside.first} to {outside.last}."
+    )
+    if share > OUTSIDE_FATAL:
+        what = f"{text} Rows of {period} are expected; is it the file of another period? Replace it."
+        return Check("in_period", False, what, metadata=metadata)
+    return Check("in_period", share <= OUTSIDE_TOLERATED, text, "WARN", metadata)
+
+
+def _same_rows_elsewhere(bench: Workbench, period: str, reading: Reading) -> str | None:
+    """Another period that was made from this very file; None for a file that holds all periods."""
+    spec = bench.spec
+    if not spec.source.per_period or not reading.rows:
+        return None
+    for other in bench.lake.periods(spec.name, spec.raw_table):
+        known = bench.find(spec.raw_table, other) if other != period else None
+        if known is None or known.facts.get("sha256") != reading.sha256:
+            continue
+        # Of two periods with the same file the one that was refused for it is the copy, whichever is made again.
+        if known.facts.get("quality_failure") is None:
+            return other
+    return None
+
+
+def _volume(bench: Workbench, period: str, rows: int, copies: int, copied_from: str | None) -> Check:
+    spec = bench.spec
+    earlier = [known for known in bench.lake.periods(spec.name, spec.raw_table) if known < period][-VOLUME_PERIODS:]
+    found = [bench.partition(spec.raw_table, known) for known in earlier]
+    counts = [partition.rows for partition in found if partition.rows]
+    usual = statistics.median(counts) if counts else None
+    metadata: dict[str, Any] = {
+        "rows": rows,
+        "median_of_earlier_periods": usual,
+        "allowed_factor": VOLUME_FACTOR,
+        "copied_rows": copies,
+    }
+    if not rows:
+        return Check(
+            "volume",
+            False,
+            f"The source has no rows for {period}; at least one is expected.",
+            metadata=metadata,
+        )
+    if copied_from is not None:
+        text = (
+            f"The file is the same, byte for byte, as the one of {copied_from}; a file of {period} is expected. "
+            "Fetch it again."
+        )
+        return Check("volume", False, text, metadata=metadata | {"same_as": copied_from})
+    if copies / rows >= COPIES_FATAL - 1e-9:
+        text = (
+            f"{copies:,} of {rows:,} rows are copies of another row; is the file's content doubled? Replace the file."
+        )
+        return Check("volume", False, text, metadata=metadata | {"threshold": COPIES_FATAL})
+    if copies / rows > COPIES_SUSPECT:
+        text = f"{copies:,} of {rows:,} rows are copies of another row."
+        return Check("volume", False, text, "WARN", metadata | {"threshold": COPIES_SUSPECT})
+    if usual is not None and not usual / VOLUME_FACTOR <= rows <= usual * VOLUME_FACTOR:
+        text = (
+            f"{rows:,} rows; the median of the {len(counts)} periods before is {usual:,.0f}, "
+            f"and more than {VOLUME_FACTOR:g} times fewer or more is unusual."
+        )
+        return Check("volume", False, text, "WARN", metadata)
+    return Check("volume", True, f"{rows:,} rows.", metadata=metadata)

@@ -1,0 +1,14 @@
+"""Names that steps, sensors and pages share: the tables of a model, and the reasons that are asked for by name."""
+
+# Which table a step writes; the raw table's name comes from the model.
+FEATURES = "features"
+PROFILE = "profile"
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+PREDICTIONS = "predictions"
+DRIFT_REPORT = "drift_report"
+FALLBACK_PREDICTIONS = "fallback_predictions"
+SERVED_PREDICTIONS = "served_predictions"
+PERFORMANCE = "performance"
+
+NO_CHAMPION = "no champion yet"
