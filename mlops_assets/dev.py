@@ -196,12 +196,26 @@ def _watch(wanted: Sequence[Server], running: Sequence[subprocess.Popen[bytes]],
 def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
     """End the servers with all that they started: politely, then for good."""
     for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
+        _signal_group(process.pid, signal.SIGINT)
     deadline = time.monotonic() + STOP_SECONDS
+    while any(_lives(process) for process in running) and time.monotonic() < deadline:
+        time.sleep(0.1)
     for process in running:
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        # A server may end before its children do; the group is gone only when they are.
+        if _lives(process):
+            _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _lives(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a server, or anything that it started, is still there."""
+    return process.poll() is None or _signal_group(process.pid, 0)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Send a signal to a process group; False when nobody is in it any more."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
