@@ -48,8 +48,8 @@ bench: install  ## measure speed and memory, as ratios in one run
 	@$(BIN)/python -m benchmarks
 
 lock:  ## resolve setup.cfg again into requirements.lock (needs uv)
-	uv pip compile setup.cfg --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header -o $(LOCK)
+	uv pip compile setup.cfg --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+	  -o $(LOCK)
 
 clean:  ## remove the environment and caches, never the state in MLOPS_HOME
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
