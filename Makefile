@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test test-slow test-all lint format bench lock clean
+.PHONY: help install demo dev test test-slow test-chaos test-all lint format bench lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,10 @@ test: install  ## the test suite (no network, under ten minutes on two cores)
 test-slow: install  ## all 27 shipped months with the default search (about ten minutes)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow -rP mlops_assets_tests
 
-test-all: test test-slow  ## both suites
+test-chaos: install  ## kill -9 of runs, daemon and code server at random points (about five minutes)
+	@$(BIN)/python -m pytest -q -m chaos -rP mlops_assets_tests
+
+test-all: test test-slow test-chaos  ## all suites
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check .

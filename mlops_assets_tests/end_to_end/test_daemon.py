@@ -103,7 +103,7 @@ STORY = ["2021-05", "2021-06", "2021-07", "2021-08"]
 CHAOS_SECONDS = 540
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_kills_at_random_points_change_nothing_in_the_end(
     works: Deployment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,8 +29,14 @@ def make(bench: Workbench, period: str) -> Outcome:
         facts["source"] = decided.state
         partition = bench.write(SERVED_PREDICTIONS, period, query_batches(bench.con, query), facts=facts)
     else:
-        reason = decided.reason if decided.state == "none" else f"withheld: {decided.reason}"
+        reason = (
+            decided.reason
+            if decided.state == "none"
+            else f"withheld: {decided.reason}{_no_rung(bench, period, decided)}"
+        )
         partition = bench.write(SERVED_PREDICTIONS, period, schema.empty_table(), reason=reason, facts=facts)
+    if query is not None:
+        bench.store.close_by_itself(bench.name, period, "plan_b_failed", f"the period is served by {decided.state}")
     metadata: dict[str, Any] = {
         "gate": decided.state,
         # An empty partition's own reason says it already.
@@ -51,6 +57,14 @@ def _rows_to_serve(bench: Workbench, period: str, schema: pa.Schema, decided: Ga
         if plan is not None and plan.rows and plan.facts.get("decision_id") == decided.decision_id:
             return f"SELECT {bench.columns_sql(schema.names)} FROM {bench.scan(FALLBACK_PREDICTIONS, [period])}"
     return None
+
+
+def _no_rung(bench: Workbench, period: str, decided: Gate) -> str:
+    """Why plan B can't serve either, when it was tried for this decision."""
+    plan = bench.find(FALLBACK_PREDICTIONS, period)
+    if plan is None or plan.facts.get("impossible") != decided.decision_id:
+        return ""
+    return f"; {plan.reason}"
 
 
 def _champion_rows(bench: Workbench, period: str, schema: pa.Schema, decided: Gate) -> str:
