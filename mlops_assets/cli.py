@@ -149,9 +149,10 @@ def demo() -> None:
         f"    {addresses.mlflow}/#/experiments?workflowType=machine_learning\n"
         "                                 MLflow: experiments, trials, the model registry\n"
         f"    {addresses.evidently}        Evidently: drift panels over the months\n"
-        "  .venv/bin/mlops-assets status  the table above, any time\n"
+        f"    {addresses.reports}        Evidently's page of each period\n"
+        "  .venv/bin/mlops-assets status  what happened in each period, any time\n"
         "  .venv/bin/mlops-assets incidents list --all\n"
-        "  .venv/bin/mlops-assets sql \"select * from green_taxi.drift where verdict = 'severe'\"\n"
+        "  .venv/bin/mlops-assets sql \"select * from green_taxi.drift where method = 'psi' and verdict = 'severe'\"\n"
         f"  Alerts went to {os.environ['MLOPS_ALERT_URLS']}\n"
         f"  Everything is in {Home.from_env().root}",
         highlight=False,
@@ -478,6 +479,14 @@ def _print_results(results: Sequence[PeriodRunResult], made: dict[str, PeriodSta
             status.served_source or "",
         )
     _console().print(table)
+    quarantined = {period: made[period].reason for period in made if made[period].rows == 0}
+    for result in results:
+        if quarantined.get(result.period):
+            _console().print(f"{result.period}: {_shown(quarantined[result.period])}", highlight=False, markup=False)
+    still_open = len(_store().incidents(state="open"))
+    if still_open:
+        told = "1 incident is" if still_open == 1 else f"{still_open} incidents are"
+        _console().print(f"{told} open: mlops-assets incidents list", highlight=False)
 
 
 def _status_table(found: Sequence[PeriodStatus]) -> Table:

@@ -132,7 +132,7 @@ def _address(store: Store, endpoints: Sequence[_Endpoint], now: datetime) -> Non
             connection.execute(deliveries.insert().values(state="waiting", attempts=0), new)
         elif not endpoints:
             connection.execute(alerts.update().where(alerts.c.id.in_(waiting)).values(state="not configured"))
-            _log.warning("%d alerts are not sent: MLOPS_ALERT_URLS is empty.", len(ids))
+            _log.info("alerts not sent, as MLOPS_ALERT_URLS is empty: %d", len(ids))
 
 
 def _any_due(store: Store, now: datetime) -> bool:

@@ -43,13 +43,14 @@ def drift_judged(bench: Workbench, period: str, report: DriftReport, version: st
     """
     name = bench.name
     if report.verdict == "severe":
+        told = {column.sentence() for column in report.columns if column.verdict == "severe"}
         bench.store.found(
             name,
             period,
             "drift",
             verdict=report.verdict,
             reasons=[
-                *({"sentence": reason} for reason in report.reasons),
+                *({"sentence": reason} for reason in report.reasons if reason not in told),
                 *(
                     {
                         "column": column.name,

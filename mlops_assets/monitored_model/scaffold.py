@@ -22,7 +22,7 @@ attributes:
   source:
     path: $name/$name-{period}.parquet   # below MLOPS_DATA_DIR; without {period} one file holds all periods
     time_column: happened_at
-    schema:                   # every column that features.sql reads, with its DuckDB type
+    schema:                   # every column that features.sql reads, with its DuckDB type; record_id comes by itself
       happened_at: TIMESTAMP
       amount: DOUBLE
       kind: VARCHAR
