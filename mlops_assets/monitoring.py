@@ -101,7 +101,7 @@ def _status(lake: Lake, model: str, period: str) -> PeriodStatus:
         model=model,
         verdict=report.get("verdict", "none"),
         gate=gate,
-        reason=features.reason or features.facts.get("quality_failure") or facts(served).get("gate_reason"),
+        reason=features.reason or features.facts.get("quality_failure") or facts(served).get("gate_reason") or None,
         decision=champion.get("decision"),
         champion_version=champion.get("version"),
         rows=features.rows,
