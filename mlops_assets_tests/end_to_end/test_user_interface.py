@@ -318,9 +318,9 @@ def test_assets_by_a_click_give_the_same_records_as_the_job(backfilled: Deployme
     from mlops_assets.training import tracking
 
     run_id = backfilled.click(rides_graph.TABLES[3:], LAST)
-    with backfilled.instance() as instance:
-        assert run_outcome(instance, run_id) == "success"
     made = {line.period: line for line in statuses(Lake(backfilled.home.lake_url), "rides")}
+    with backfilled.instance() as instance:
+        assert run_outcome(instance, run_id) == "success", made
     assert made[LAST].served_rows == made[LAST].rows > 0
     assert made[LAST].champion_version is not None
     client = tracking.client(backfilled.home.tracking_uri)
