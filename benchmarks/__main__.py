@@ -16,7 +16,7 @@ import click
 from benchmarks.measurement import HEADER, Measurement
 from benchmarks.process import PROJECT
 
-NAMES = ("startup", "drift", "month", "backfill", "memory", "demo")
+NAMES = ("startup", "drift", "month", "backfill", "histories", "memory", "demo")
 DOCUMENT = PROJECT / "docs" / "benchmarks.md"
 INTRODUCTION = """\
 # Speed and memory

@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# A run trains in one thread, other models' runs go on beside it. OpenMP reads this when the first estimator loads it;
+# its threads wait busily for each other, and cost more than they bring on frames of this size. Yours to set otherwise.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from mlops_assets.monitored_model.component import MonitoredModel

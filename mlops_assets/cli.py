@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from mlops_assets.lake.store import Lake
     from mlops_assets.monitored_model.backfill import PeriodRunResult
     from mlops_assets.monitoring import PeriodStatus
+    from mlops_assets.simulation.batches import Batch
 
+DEFS = Path(__file__).parent / "defs"
 DEMO_MODEL = "green_taxi"
 DEMO_PERIODS = "2022-08..2023-03"
 VERDICT_STYLE = {"ok": "green", "warning": "yellow", "severe": "bold red", "none": "dim"}
@@ -62,6 +65,71 @@ def backfill(model: str, periods: str, trials: int | None) -> None:
     """
     results = _backfill(model, periods, trials)
     sys.exit(1 if any(result.outcome == "failed" for result in results) else 0)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--rows", type=click.IntRange(min=1), help="Records of a month; by default those of simulation.yaml.")
+@click.option("--months", default="12", show_default=True, help="How many from the first on, or FROM..TO, or one.")
+@click.option("--drift", "drifts", multiple=True, metavar="NAME[:MONTH[:STRENGTH]]", help="May be given repeatedly.")
+@click.option("--table", type=click.Path(path_type=Path), help="CSV of the real table, cut into months instead.")
+@click.option("--seed", default=42, show_default=True, type=click.IntRange(min=0), help="Another one, other records.")
+@click.option("--to", type=click.Path(path_type=Path), help="Folder to write below, instead of MLOPS_HOME.")
+def simulate(
+    model: str, rows: int | None, months: str, drifts: tuple[str, ...], table: Path | None, seed: int, to: Path | None
+) -> None:
+    """Draw the periods of a model whose data is simulated, as files that its source reads.
+
+    The records are SYNTHETIC, drawn from the generative model in the model's folder (simulation.yaml); with --table
+    they are rows of a real table, drawn at random, and only their time is simulated. The same arguments give the same
+    files. A drift is at work from its month on; its strength is 1 as declared, 0.5 half of that.
+
+    \b
+    Examples:
+      mlops-assets simulate ed_admission
+      mlops-assets simulate ed_admission --rows 5000 --months 12 --drift covariate:2025-07
+      mlops-assets simulate ed_admission --months 2025-07..2025-12 --drift concept:2025-09:0.5
+      mlops-assets simulate ed_admission --table triage.csv --rows 5000
+    """
+    from mlops_assets.home import Home, data_dir
+    from mlops_assets.simulation.batches import find_model
+    from mlops_assets.simulation.batches import simulate as draw
+    from mlops_assets.simulation.generative_model import SimulationError
+
+    console = _console()
+    folder = to or Home.from_env().downloads
+    try:
+        found = find_model(model, sorted(DEFS.iterdir()))
+        wanted = found.periods(months)
+        starting = [found.drift(text) for text in drifts]
+        batches = []
+        for batch in draw(found, wanted, folder, rows=rows, seed=seed, drifts=starting, table=table):
+            batches.append(batch)
+            console.print(f"{batch.period}  {batch.rows:>7,} rows  {_batch_line(batch)}", highlight=False)
+    except SimulationError as error:
+        raise click.ClickException(str(error)) from error
+    shadowing = [b.period for b in batches if to is None and (data_dir() / b.path.relative_to(folder)).is_file()]
+    console.print(_told_of_simulation(found.name, found.generative.about, table), highlight=False)
+    console.print(f"Written to {batches[0].path.parent}", highlight=False, soft_wrap=True)
+    if shadowing:
+        console.print(
+            f"[bold red]Not read:[/bold red] {data_dir()} has files of {', '.join(shadowing)}, which come first.",
+            highlight=False,
+        )
+    elif to is None or to.resolve() == data_dir():
+        console.print(f"Next: mlops-assets backfill {found.name} {wanted[0]}..{wanted[-1]}", highlight=False)
+
+
+def _batch_line(batch: Batch) -> str:
+    drift = f"  drift {', '.join(batch.drifts)}" if batch.drifts else ""
+    before = {None: "", "replaced": "  (replaced)", "the same": "  (was there)"}[batch.before]
+    return f"{batch.positive_share:6.1%} positive{drift}{before}"
+
+
+def _told_of_simulation(model: str, about: str, table: Path | None) -> str:
+    if table is None:
+        return f"[bold]SYNTHETIC[/bold] {model}: {about.strip()}"
+    return f"[bold]Rows of {table.name}[/bold] drawn at random; the time of each is simulated."
 
 
 @main.command()
@@ -368,10 +436,23 @@ def _definitions() -> tuple[dg.Definitions, dg.DagsterInstance]:
     from mlops_assets.home import Home
 
     Home.from_env().prepare_dagster()
-    from mlops_assets.definitions import defs
     from mlops_assets.monitored_model.backfill import open_instance
 
-    return defs(), open_instance()
+    return _load_definitions(), open_instance()
+
+
+def _load_definitions() -> dg.Definitions:
+    """The project's definitions; a declaration that is wrong is told in its own words, without a stack."""
+    from mlops_assets.definitions import defs
+    from mlops_assets.monitored_model.dagster_internals import why_not_loaded
+
+    try:
+        return defs()
+    except Exception as error:
+        why = why_not_loaded(error)
+        if why is None:
+            raise
+        raise click.ClickException(why) from error
 
 
 def _store() -> Store:
@@ -410,13 +491,12 @@ def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunRes
     with console.status("Loading the models' definitions ..."):
         # Before Dagster is imported: it reads DAGSTER_HOME.
         Home.from_env().prepare_dagster()
-        from mlops_assets.definitions import defs
         from mlops_assets.lake.store import Lake
         from mlops_assets.monitored_model.backfill import PeriodOutsideModel, UnknownModel, parse_periods
         from mlops_assets.monitored_model.backfill import backfill as run_periods
         from mlops_assets.monitoring import periods as statuses
 
-        definitions = defs()
+        definitions = _load_definitions()
         try:
             wanted = parse_periods(definitions, model, periods)
         except (UnknownModel, PeriodOutsideModel, ValueError) as error:

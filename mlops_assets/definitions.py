@@ -23,11 +23,10 @@ def shared_resources() -> dict[str, object]:
     }
 
 
-@dg.definitions
-def defs() -> dg.Definitions:
-    models = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+def monitored_models(package: Path) -> dg.Definitions:
+    """The models below `defs/` of a package, with all that they share: what a project of your own returns, too."""
     return dg.Definitions.merge(
-        models,
+        dg.load_from_defs_folder(path_within_project=package),
         dg.Definitions(
             resources=shared_resources(),
             sensors=platform_sensors(),
@@ -35,3 +34,8 @@ def defs() -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
     )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return monitored_models(Path(__file__).parent)

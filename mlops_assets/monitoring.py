@@ -83,10 +83,15 @@ class PeriodStatus:
 def periods(lake: Lake, model: str | None = None) -> list[PeriodStatus]:
     """The status of every period that has features, of one model or of all, oldest first."""
     models = lake.models() if model is None else [model]
-    return [_status(lake, name, period) for name in models for period in lake.periods(name, "features")]
+    return [
+        _status(lake, name, tables, period)
+        for name in models
+        for tables in [lake.tables(name)]
+        for period in lake.periods(name, "features")
+    ]
 
 
-def _status(lake: Lake, model: str, period: str) -> PeriodStatus:
+def _status(lake: Lake, model: str, tables: Sequence[str], period: str) -> PeriodStatus:
     def facts(found: Partition | None) -> Mapping[str, Any]:
         return found.facts if found is not None else {}
 
@@ -109,14 +114,14 @@ def _status(lake: Lake, model: str, period: str) -> PeriodStatus:
         served_source=_source(served),
         metric=performance.get("metric"),
         metric_value=performance.get("value"),
-        stale=_stale(lake, model, period),
+        stale=_stale(lake, model, tables, period),
     )
 
 
-def _stale(lake: Lake, model: str, period: str) -> str | None:
+def _stale(lake: Lake, model: str, tables: Sequence[str], period: str) -> str | None:
     """The inputs of a period's partitions that are not what they were; nothing is made again for it by itself."""
     changed = set()
-    for table in lake.tables(model):
+    for table in tables:
         made = lake.find(model, table, period)
         for name, digest in (made.facts.get("made_from", {}) if made is not None else {}).items():
             upstream, _, other = name.partition("/")

@@ -17,7 +17,7 @@ from mlops_assets.cli import main
 from mlops_assets.lake.store import Lake
 from mlops_assets_tests import rides_graph, tiny_model
 
-COMMANDS = ("backfill", "status", "sql", "incidents", "champion", "retrain", "reset", "dev", "demo")
+COMMANDS = ("backfill", "simulate", "status", "sql", "incidents", "champion", "retrain", "reset", "dev", "demo")
 HEAVY = ("dagster", "pandas", "mlflow", "duckdb", "pyarrow", "sklearn", "numpy", "pydantic", "rich")
 
 
@@ -48,7 +48,7 @@ def test_help_answers_without_loading_anything_heavy() -> None:
     script = (
         "import sys; from click.testing import CliRunner; from mlops_assets.cli import main\n"
         "for command in ([], ['backfill'], ['status'], ['sql'], ['incidents', 'accept'], ['champion'], ['retrain'], "
-        "['reset'], ['dev'], ['demo']):\n"
+        "['reset'], ['dev'], ['demo'], ['simulate']):\n"
         "    assert CliRunner().invoke(main, [*command, '--help']).exit_code == 0, command\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
@@ -172,6 +172,52 @@ def test_backfill_exits_with_0_and_shows_each_period(rides: Path) -> None:
         ("2021-01", 600, "none"),
         ("2021-02", 0, "none"),
     ]
+
+
+def test_simulate_writes_files_below_the_home_and_says_that_they_are_synthetic(home: Path) -> None:
+    result = run("simulate", "ed_admission", "--rows", "60", "--months", "2", "--drift", "prior:2025-02")
+    assert result.exit_code == 0, result.output
+    assert "SYNTHETIC ed_admission" in result.output
+    lines = result.output.splitlines()
+    assert lines[0].startswith("2025-01")
+    assert "60.0% positive  drift prior:2025-02:1" in lines[1]
+    files = home / "downloads" / "ed_admission"
+    written = {path.name: path.read_bytes() for path in files.iterdir()}
+    assert sorted(written) == ["ed_visits_2025-01.parquet", "ed_visits_2025-02.parquet"]
+    again = run("simulate", "ed_admission", "--rows", "60", "--months", "2025-02", "--drift", "prior:2025-02")
+    assert "(was there)" in again.output
+    assert (files / "ed_visits_2025-02.parquet").read_bytes() == written["ed_visits_2025-02.parquet"]
+    assert "Delete downloads" in run("reset", answer="n\n").output
+
+
+def test_simulate_says_when_its_files_will_not_be_read(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setenv("MLOPS_DATA_DIR", str(data))
+    arguments = ("simulate", "ed_admission", "--rows", "20", "--months", "1")
+    assert "Next: mlops-assets backfill" in run(*arguments, "--to", str(data)).output
+    said = run(*arguments, "--seed", "1").output
+    assert "Not read" in said
+    assert "2025-01, which come first" in said.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("green_taxi",), "'green_taxi' has no simulation.yaml in its folder; models that can be simulated: ed_adm"),
+        (("nothing",), "'nothing' is not declared"),
+        (("ed_admission", "--months", "2024-12"), "ed_admission has no period 2024-12"),
+        (("ed_admission", "--drift", "flu"), "ed_admission has no drift 'flu'. It has covariate:"),
+        (("ed_admission", "--table", "nowhere.csv"), "there is no file nowhere.csv"),
+    ],
+)
+def test_simulate_refuses_what_it_can_not_draw(arguments: tuple[str, ...], said: str, home: Path) -> None:
+    result = run("simulate", *arguments)
+    assert result.exit_code == 1
+    assert said in result.output
+    assert "Traceback" not in result.output
+    assert not home.exists()
 
 
 def test_backfill_exits_with_1_when_a_period_failed_and_says_where_and_why(rides: Path, home: Path) -> None:

@@ -17,7 +17,7 @@ ASSETS = {
     "raw_trips": {"source_schema", "volume", "in_period"},
     "features": {"feature_schema", "completeness"},
     "profile": set(),
-    "challenger": {"training_sane"},
+    "challenger": {"training_sane", "new_data_size"},
     "champion": set(),
     "predictions": set(),
     "drift_report": {"drift_within_limits"},
@@ -32,21 +32,43 @@ def definitions() -> dg.Definitions:
     return defs()
 
 
-def test_green_taxi_has_these_assets_checks_jobs_and_schedules(definitions: dg.Definitions) -> None:
+MODELS = [
+    ("green_taxi", "trips", "monthly", ("2021-01", "2023-03", 27)),
+    ("bank_marketing", "calls", "monthly", ("2008-05", "2010-11", 31)),
+    ("ed_admission", "visits", "monthly", None),
+    ("unit_sales", "sales", "weekly", ("2014-01-06", "2018-12-24", 260)),
+]
+
+
+def test_these_models_are_declared(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
-    checks: dict[str, set[str]] = {
-        key.path[1]: set() for key in graph.get_all_asset_keys() if key.path[0] == "green_taxi"
-    }
+    assert {key.path[0] for key in graph.get_all_asset_keys()} == {name for name, *_ in MODELS}
+
+
+@pytest.mark.parametrize(("model", "records", "cadence", "periods"), MODELS)
+def test_a_model_has_these_assets_checks_jobs_periods_and_schedules(
+    definitions: dg.Definitions, model: str, records: str, cadence: str, periods: tuple[str, str, int] | None
+) -> None:
+    graph = definitions.resolve_asset_graph()
+    checks: dict[str, set[str]] = {key.path[1]: set() for key in graph.get_all_asset_keys() if key.path[0] == model}
     for key in graph.asset_check_keys:
-        if key.asset_key.path[0] == "green_taxi":
+        if key.asset_key.path[0] == model:
             checks[key.asset_key.path[1]].add(key.name)
-    assert checks == ASSETS
+    expected = {name.replace("raw_trips", f"raw_{records}"): found for name, found in ASSETS.items()}
+    if model == "unit_sales":
+        expected["challenger"] = expected["challenger"] | {"beats_baseline"}
+    assert checks == expected
     jobs = {job.name for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")}
-    assert "green_taxi_monthly" in jobs
-    schedule = definitions.resolve_schedule_def("green_taxi_monthly_schedule")
+    assert f"{model}_{cadence}" in jobs
+    schedule = definitions.resolve_schedule_def(f"{model}_{cadence}_schedule")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     resources = definitions.get_repository_def().get_top_level_resources()
-    assert {"lake", "duckdb", "lake_io_manager", "mlflow_green_taxi"} <= set(resources)
+    assert {"lake", "duckdb", "lake_io_manager", f"mlflow_{model}"} <= set(resources)
+    partitions = definitions.resolve_job_def(f"{model}_{cadence}").partitions_def
+    assert partitions is not None
+    if periods is not None:
+        keys = partitions.get_partition_keys()
+        assert (keys[0], keys[-1], len(keys)) == periods
 
 
 def test_every_asset_is_described_owned_grouped_and_partitioned(definitions: dg.Definitions) -> None:
@@ -69,13 +91,6 @@ def test_checks_are_described_partitioned_and_only_the_border_blocks(definitions
     assert {spec.name for spec in specs if spec.blocking} == {"served_complete"}
 
 
-def test_green_taxi_has_the_shipped_months(definitions: dg.Definitions) -> None:
-    periods = definitions.resolve_job_def("green_taxi_monthly").partitions_def
-    assert periods is not None
-    keys = periods.get_partition_keys()
-    assert (keys[0], keys[-1], len(keys)) == ("2021-01", "2023-03", 27)
-
-
 def test_nothing_of_the_platform_hangs_below_what_is_served(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     for key in graph.get_all_asset_keys():
@@ -83,7 +98,6 @@ def test_nothing_of_the_platform_hangs_below_what_is_served(definitions: dg.Defi
             assert graph.get(key).child_keys == set()
 
 
-@pytest.mark.xdist_group("dg")
 def test_dagsters_own_tools_read_the_project(home: Path) -> None:
     expected = {
         ("check", "yaml"): "All component YAML validated successfully",

@@ -11,12 +11,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from mlops_assets_tests.end_to_end.processes import free_ports, members, running, wait_for
 
 SERVERS = ("dagster", "mlflow", "evidently", "reports")
-pytestmark = pytest.mark.xdist_group("user_interface")
 
 
 def command(ports: dict[str, int]) -> list[str]:

@@ -311,14 +311,33 @@ def evidently_score(reference: ColumnProfile, current: ColumnProfile) -> Evident
     values, left, right = _aligned(reference, current)
     many = reference.kind == "numeric" and len(values) > _EVIDENTLY_FEW_VALUES
     if reference.filled > _SMALL_SAMPLE:
-        distance = wasserstein_normed(reference, current) if many else _jensen_shannon(left, right)
-        assert distance is not None
-        return EvidentlyScore("wasserstein" if many else "jensenshannon", distance, 0.1, distance >= 0.1)
+        return _evidently_distance(reference, current)
     if many:
         p_value = _ks_p_value(reference, current)
         return EvidentlyScore("ks", p_value, 0.05, p_value <= 0.05)
     p_value = _chi_square_p_value(left, right) if len(values) > 2 else _z_p_value(left, right)
     return EvidentlyScore("chisquare" if len(values) > 2 else "z", p_value, 0.05, p_value < 0.05)
+
+
+def evidently_distance(reference: ColumnProfile, current: ColumnProfile) -> EvidentlyScore | None:
+    """Evidently's default score as a distance, larger when more has drifted, for a limit of one's own.
+
+    `evidently_score` where that is a distance. Below its sample size Evidently gives a p-value, which says how
+    sure and not how much: there it is the distance that Evidently takes for larger samples of such a column.
+    `drifted` is Evidently's own decision at its limit of 0.1. None when a side has no values.
+    """
+    found = evidently_score(reference, current)
+    if found is None or found.method in ("wasserstein", "jensenshannon"):
+        return found
+    return _evidently_distance(reference, current)
+
+
+def _evidently_distance(reference: ColumnProfile, current: ColumnProfile) -> EvidentlyScore:
+    values, left, right = _aligned(reference, current)
+    many = reference.kind == "numeric" and len(values) > _EVIDENTLY_FEW_VALUES
+    distance = wasserstein_normed(reference, current) if many else _jensen_shannon(left, right)
+    assert distance is not None
+    return EvidentlyScore("wasserstein" if many else "jensenshannon", distance, 0.1, distance >= 0.1)
 
 
 _KS_EXACT_ROWS = 10_000

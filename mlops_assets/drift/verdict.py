@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -56,12 +56,25 @@ ROWS_SCHEMA = pa.schema(
 
 
 class ColumnThresholds(BaseModel):
-    """PSI limits of one column; what is left out is that of the model."""
+    """PSI limits of one column; what is left out is that of the model.
+
+    A column that follows the calendar (a season, a day of the month) differs in every period by its nature. With
+    `judged: false` its change is shown, and has no say.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     warning: float | None = Field(default=None, gt=0, description="PSI from which the column is at warning.")
     severe: float | None = Field(default=None, gt=0, description="PSI from which the column is severe.")
+    judged: bool = Field(
+        default=True, description="False: the column changes by its nature; shown, with no say in the verdict."
+    )
+
+    @model_validator(mode="after")
+    def _limits_are_used(self) -> Self:
+        if not self.judged and (self.warning is not None or self.severe is not None):
+            raise ValueError("judged is false, so warning and severe would have no effect; remove one or the other")
+        return self
 
 
 class DriftThresholds(BaseModel):
@@ -82,8 +95,14 @@ class DriftThresholds(BaseModel):
         description="Share of rows with a value that the reference never had, in any column of few values, "
         "that does so.",
     )
+    predictions: float | None = Field(
+        default=None,
+        gt=0,
+        description="Evidently's drift score of the champion's scores above which the period is severe; no such "
+        "rule by default.",
+    )
     columns: dict[str, ColumnThresholds] = Field(
-        default_factory=dict, description="Other PSI limits for single columns."
+        default_factory=dict, description="Other PSI limits for single columns, and for `(scores)`."
     )
 
     @model_validator(mode="after")
@@ -106,6 +125,10 @@ class DriftThresholds(BaseModel):
             self.severe if own.severe is None else own.severe,
         )
 
+    def judged(self, column: str) -> bool:
+        """Whether `column` has a say in the verdict."""
+        return self.columns.get(column, ColumnThresholds()).judged
+
 
 @dataclass(frozen=True)
 class ColumnDrift:
@@ -114,7 +137,7 @@ class ColumnDrift:
     Attributes:
         name: column, or `(scores)`.
         kind: `numeric` or `categorical`.
-        verdict: `ok`, `warning` or `severe`; `none` when a side has no rows.
+        verdict: `ok`, `warning` or `severe`; `none` for a column without a say (`judged: false`).
         psi, noise_floor: PSI, and what chance alone may show with so few rows.
         threshold: the PSI limit that the verdict is about: of severe when severe, else of warning.
         kolmogorov_smirnov, wasserstein, jensen_shannon, evidently, novelty: the same change by other
@@ -174,8 +197,10 @@ class DriftReport:
             period is not severe or there is no such day.
         reference_rows, current_rows: rows compared.
         thresholds: the limits in force.
-        severe_share: share of the feature columns that are severe, and `important_share` their share of the
+        severe_share: share of the judged feature columns that are severe, and `important_share` their share of the
             importances (None without importances).
+        prediction_drift: Evidently's drift score of the champion's scores, as the rule `predictions` of the
+            thresholds takes it (`distances.evidently_distance`); None without that rule or without scores.
     """
 
     verdict: Verdict
@@ -188,6 +213,7 @@ class DriftReport:
     thresholds: DriftThresholds = field(default_factory=DriftThresholds)
     severe_share: float | None = None
     important_share: float | None = None
+    prediction_drift: EvidentlyScore | None = None
 
     @classmethod
     def none(cls, reason: str) -> DriftReport:
@@ -223,16 +249,26 @@ class DriftReport:
                 "since": self.since,
             }
 
-        novelty = max((c.novelty.share for c in self.columns if c.novelty), default=None)
+        judged = [c for c in self.columns if c.verdict != "none"]
+        novelty = max((c.novelty.share for c in judged if c.novelty), default=None)
         first = row("share_of_severe_columns", self.severe_share, self.thresholds.share)
         first["direction"] = " | ".join(self.reasons)
         return [
             first,
             row("importance_of_severe_columns", self.important_share, self.thresholds.important_share),
             row("largest_novelty", novelty, self.thresholds.novelty),
+            *self._prediction_drift_row(row),
             row("reference_rows", self.reference_rows),
             row("current_rows", self.current_rows),
         ]
+
+    def _prediction_drift_row(self, row: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
+        """Where the rule is declared only: the reports of models without it, and their digests, stay as they are."""
+        found, limit = self.prediction_drift, self.thresholds.predictions
+        if found is None or limit is None:
+            return []
+        drifted = "severe" if found.value > limit else "ok"
+        return [row("prediction_drift", found.value, limit) | {"verdict": drifted, "direction": found.display_name}]
 
     def digest(self) -> str:
         """Hash of all that the report says; the same for the same content, on any machine."""
@@ -369,12 +405,16 @@ def compare(
     names = list(dict.fromkeys([*kinds, *reference.columns, *current.columns]))
     shares = _normalised(importances)
     columns = [_column_drift(n, kinds, reference, current, thresholds, shares) for n in names]
+    columns = [c if thresholds.judged(c.name) else replace(c, verdict="none") for c in columns]
     columns, breaks = _with_since(columns, reference, current, thresholds, first_day, last_day)
     scored = None if scores is None else _score_drift(*scores, thresholds)
-    severe = [c for c in columns if c.verdict == "severe" and c.name in kinds]
+    predictions = None if scores is None or thresholds.predictions is None else distances.evidently_distance(*scores)
+    judged = [n for n in kinds if thresholds.judged(n)]
+    severe = [c for c in columns if c.verdict == "severe" and c.name in judged]
     important = sum(shares.get(c.name, 0.0) for c in severe) if shares else None
-    severe_share = len(severe) / max(len(kinds), 1)
-    why = _why_severe(severe, severe_share, important, columns, scored, thresholds, len(kinds))
+    severe_share = len(severe) / max(len(judged), 1)
+    why = _why_predictions(predictions, thresholds)
+    why += _why_severe(severe, severe_share, important, columns, scored, thresholds, len(judged))
     noticed = [c for c in [*columns, *([scored] if scored else [])] if c.verdict in ("severe", "warning")]
     return DriftReport(
         "severe" if why else "warning" if noticed else "ok",
@@ -387,6 +427,7 @@ def compare(
         thresholds,
         severe_share,
         important,
+        predictions,
     )
 
 
@@ -511,8 +552,7 @@ def _notes(old: ColumnProfile, new: ColumnProfile, unseen: Unseen | None) -> lis
 def _score_drift(reference: ColumnProfile, current: ColumnProfile, thresholds: DriftThresholds) -> ColumnDrift | None:
     if not reference.rows or not current.rows:
         return None
-    limits = (thresholds.warning, thresholds.severe)
-    return _measured(SCORES, reference, current, limits, None, ())
+    return _measured(SCORES, reference, current, thresholds.limits(SCORES), None, ())
 
 
 def _with_since(
@@ -536,6 +576,14 @@ def _with_since(
         known = found is not None and (column.verdict == "severe" or found.is_jump)
         dated.append(replace(column, since=found.since if found is not None and known else None))
     return dated, breaks
+
+
+def _why_predictions(found: EvidentlyScore | None, thresholds: DriftThresholds) -> list[str]:
+    """The rule on Evidently's drift score of the predictions, in words; empty when it does not hold."""
+    limit = thresholds.predictions
+    if found is None or limit is None or found.value <= limit:
+        return []
+    return [f"prediction drift {found.value:.2f} > {limit:g} ({found.display_name} of the champion's scores)"]
 
 
 def _why_severe(
@@ -562,7 +610,7 @@ def _why_severe(
     if scores is not None and scores.verdict == "severe":
         why.append(f"the champion's scores are severe (PSI {scores.psi:.2f} ≥ {scores.threshold:g})")
     for column in columns:
-        new = column.novelty
+        new = column.novelty if column.verdict != "none" else None
         if new and new.share >= thresholds.novelty and new.share > new.noise_floor:
             why.append(
                 f"{column.name}: {percent(new.share)} of its values are ones that the reference never had "

@@ -95,6 +95,15 @@ def last_heartbeat(store: Store, prefix: str) -> datetime | None:
         return max(connection.execute(query).scalars(), default=None)
 
 
+def forget_released(store: Store, prefix: str, older_than: float) -> int:
+    """Delete the leases whose name begins with `prefix` that were given back `older_than` seconds ago; how many."""
+    leases = store._t.leases
+    with store.write() as connection:
+        gone = store.now(connection) - timedelta(seconds=older_than)
+        released = leases.c.model.startswith(prefix, autoescape=True) & ~leases.c.held & (leases.c.heartbeat_at < gone)
+        return connection.execute(leases.delete().where(released)).rowcount
+
+
 class Lease:
     """A context manager that holds a model's lease.
 

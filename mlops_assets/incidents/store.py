@@ -33,7 +33,9 @@ __all__ = [
     "UnknownIncident",
 ]
 
-IncidentKind = Literal["drift", "quality", "outage", "plan_b_failed", "performance"]
+IncidentKind = Literal[
+    "drift", "quality", "outage", "performance", "plan_b_failed", "period_failed", "retrain_failed", "order_failed"
+]
 State = Literal["open", "resolved"]
 Action = Literal["rollback", "promote"]
 CauseKind = Literal["severe_drift", "performance", "webhook", "person"]
@@ -476,6 +478,10 @@ class Store(Database):
         with self.write() as connection:
             texts = {"kind": kind, "model": model, "period": period, "title": title, "body": body}
             return self._enqueue(connection, self.now(connection), key=f"announced/{key}", **texts)
+
+    def announced(self, key: str) -> bool:
+        """Whether this key was announced before; its alert may still be waiting."""
+        return bool(self._rows(self._t.alerts, key=f"announced/{key}"))
 
     def alerts(self, model: str | None = None) -> list[Alert]:
         """Newest last."""

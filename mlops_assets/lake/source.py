@@ -15,7 +15,7 @@ import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -70,6 +70,9 @@ with warnings.catch_warnings():
             default=None,
             description="Where the file is fetched from when it is not there; may contain {period}.",
         )
+        advice: str | None = Field(
+            default=None, description="What to do when a file is nowhere to be had and there is no url: told then."
+        )
         format: Format | None = Field(default=None, description="Default: by the path's ending.")
         schema: dict[str, str] = Field(  # type: ignore[assignment]
             description="The columns that are read, in this order, each with its DuckDB type."
@@ -77,6 +80,17 @@ with warnings.catch_warnings():
         time_column: str | None = Field(default=None, description="When the record happened; picks its period.")
         keys: list[str] = Field(
             default=[], description="Columns that identify a record. Default: the row's number in the source."
+        )
+        query: str | None = Field(
+            default=None,
+            description="SQL that makes records of the file's rows, when they are shaped otherwise: a SELECT from "
+            "`source`, e.g. an UNPIVOT of a wide table. The macros period(), period_start() and period_end() work.",
+        )
+        max_missing_days: int | None = Field(
+            default=None,
+            ge=0,
+            description="How many days of a period may be without any record; with more, the period is incomplete. "
+            "Default: days are not counted.",
         )
         csv: dict[str, Any] = Field(
             default={},
@@ -117,6 +131,10 @@ with warnings.catch_warnings():
                 raise ValueError("csv options are given, but the format is parquet")
             for option in self.csv:
                 _check_csv_option(option)
+            if self.query is not None:
+                _check_query(self.query)
+            if self.max_missing_days is not None and not self.time_column:
+                raise ValueError("max_missing_days counts days by the time_column; declare one")
             return self
 
         @property
@@ -200,6 +218,8 @@ class Reading:
         outside: rows of another period; None unless there is a file per period and a time column.
         duplicates: rows that are copies of an earlier row in every column of the source. Above five million
             rows it is estimated, from all rows whose hash falls into a sample of hashes.
+        rows_digest: digest of the period's rows, whatever their order, when the file holds other periods too.
+        missing_days: days of the period without any row, where the source declares how many there may be.
     """
 
     reader: pa.RecordBatchReader
@@ -211,6 +231,8 @@ class Reading:
     problems: tuple[Problem, ...] = ()
     outside: Outside | None = None
     duplicates: int = 0
+    rows_digest: str | None = None
+    missing_days: tuple[date, ...] = ()
 
 
 def locate(source: Source, period: str, data_dir: Path, downloads: Path) -> Located:
@@ -224,14 +246,16 @@ def locate(source: Source, period: str, data_dir: Path, downloads: Path) -> Loca
     path = source.path.replace("{period}", period)
     if "://" in path:
         return _copied(path, downloads)
-    local = data_dir / path
+    local, downloaded = data_dir / path, downloads / path
     if local.is_file():
         return Located(local, f"file {path}")
     looked = f"no file {local}"
     if source.url is None:
-        raise NoData(f"{looked}, and the source has no url to fetch it from; put the file there")
+        if downloaded.is_file():
+            return Located(downloaded, f"file {path} in {downloads.name}")
+        what_to_do = source.advice or "put the file there"
+        raise NoData(f"{looked}, and the source has no url to fetch it from; {what_to_do}")
     url = source.url.replace("{period}", period)
-    downloaded = downloads / path
     if not downloaded.is_file():
         _download(url, downloaded, looked)
     return Located(downloaded, url)
@@ -251,11 +275,17 @@ def read(source: Source, located: Located, period: str, calendar: Calendar, con:
         *(duckdb.OutOfMemoryException, duckdb.InterruptException, duckdb.InternalException),
     )
     con = con.cursor()  # the stream stays open, and `con` free
+    create_period_macros(con, period, calendar)
     size, sha256 = located.path.stat().st_size, _sha256(located.path)
     try:
         scan = _open(source, located.path, con)
         if isinstance(scan, Problem):
             return _no_rows(source, sha256, size, scan)
+        if source.query is not None:
+            shaped = _shaped(source.query, scan, located.path, con)
+            if isinstance(shaped, Problem):
+                return _no_rows(source, sha256, size, shaped)
+            scan = shaped
         return _read_open(source, scan, period, calendar, con, sha256, size)
     except duckdb.Error as error:
         if isinstance(error, not_the_file):
@@ -273,7 +303,7 @@ def _copied(url: str, downloads: Path) -> Located:
     target = downloads / re.sub(r"[^A-Za-z0-9_.-]+", "_", url)
     if not remote.exists():
         raise NoData(f"no file {url}; put it there, or correct the source's path")
-    with _Arriving(target) as temporary:
+    with Arriving(target) as temporary:
         remote.fs.get_file(remote.path, str(temporary))
     return Located(target, url)
 
@@ -284,7 +314,7 @@ def _download(url: str, target: Path, looked: str) -> None:
     what_to_do = f"put the file there, or fetch {url} by hand"
     try:
         with (
-            _Arriving(target) as temporary,
+            Arriving(target) as temporary,
             requests.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as answer,
         ):
             if not answer.ok:
@@ -297,7 +327,7 @@ def _download(url: str, target: Path, looked: str) -> None:
         raise NoData(f"{looked}, and {url} could not be fetched ({cause}); {what_to_do}") from error
 
 
-class _Arriving:
+class Arriving:
     """A temporary file beside the target: it takes its place when the block succeeds, else it disappears."""
 
     def __init__(self, target: Path) -> None:
@@ -354,6 +384,46 @@ def _open(source: Source, path: Path, con: duckdb.DuckDBPyConnection) -> _Scan |
         rows = None
     described = con.sql(f"DESCRIBE SELECT * FROM {table}").fetchall()
     return _Scan(numbered, {name: kind.strip('"') for name, kind, *_ in described}, rows)
+
+
+def _shaped(query: str, scan: _Scan, path: Path, con: duckdb.DuckDBPyConnection) -> _Scan | Problem:
+    """The records that the source's query makes of the file, numbered in the order in which it gives them."""
+    import duckdb
+
+    # Made once: the records are looked through several times, and a query may be anything.
+    table = identifier(f"records of {uuid.uuid4().hex}")
+    body = query.rstrip().rstrip(";")
+    try:
+        con.execute(
+            f"CREATE TEMP TABLE {table} AS "
+            f"WITH source AS (SELECT * EXCLUDE (__row) FROM {scan.sql} ORDER BY __row) "
+            f"SELECT *, row_number() OVER () - 1 AS __row FROM (\n{body}\n)"
+        )
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException) as error:
+        return Problem(
+            "unreadable",
+            None,
+            f"{path.name}: the source's query can't be run over its columns {', '.join(list(scan.types)[:12])}"
+            f"{', …' if len(scan.types) > 12 else ''}: {str(error).splitlines()[0]}",
+            "a file that the query understands",
+            fix=_other_delimiter(scan.types) or "Correct the file, or the source's query in defs.yaml.",
+        )
+    described = con.sql(f"DESCRIBE SELECT * EXCLUDE (__row) FROM {table}").fetchall()
+    return _Scan(table, {name: kind.strip('"') for name, kind, *_ in described}, None)
+
+
+def create_period_macros(
+    con: duckdb.DuckDBPyConnection, period: str, calendar: Calendar, last: str | None = None
+) -> None:
+    """Make `period()`, `period_start()` and `period_end()` (exclusive) tell a query which period is wanted.
+
+    With `last` the end is that of a later period. They belong to the connection's database; the next period's replace
+    them.
+    """
+    # Macros, because the variables of a connection are not seen by its cursors.
+    con.execute(f"CREATE OR REPLACE MACRO period() AS {quoted(period)}")
+    for name, moment in (("period_start", calendar.start(period)), ("period_end", calendar.end(last or period))):
+        con.execute(f"CREATE OR REPLACE MACRO {name}() AS TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'")
 
 
 def _csv_table(source: Source, path: str, con: duckdb.DuckDBPyConnection) -> str:
@@ -466,11 +536,7 @@ def _read_open(
     sha256: str,
     size: int,
 ) -> Reading:
-    names = _match_names(source.schema, scan.types)
-    kinds = _canonical_types(source.schema, con)
-    pairs = {(scan.types[found], kinds[name]) for name, found in names.items() if found}
-    castable = {pair for pair in pairs if _castable(*pair, con)}
-    casts = [_cast(name, kinds[name], names[name], scan.types, castable) for name in source.schema]
+    casts = _casts(source, scan, con)
     by_name = {cast.name: cast for cast in casts}
     when = by_name[source.time_column].value if source.time_column else None
     start, end = (f"TIMESTAMP '{moment:%Y-%m-%d}'" for moment in (calendar.start(period), calendar.end(period)))
@@ -478,7 +544,7 @@ def _read_open(
     # A file of all periods gives the period's rows; a period's file gives all its rows, and says what is odd.
     where = "" if source.per_period else f" WHERE {inside}"
 
-    extra = tuple(name for name in scan.types if name not in set(names.values()))
+    extra = tuple(name for name in scan.types if name not in {cast.source_name for cast in casts})
     problems = [_missing_column(cast.name, cast.kind, extra, scan.types) for cast in casts if cast.source_name is None]
     facts = _look(scan, where, casts, when, inside, con)
     problems += _misfits(scan, where, casts, facts, con)
@@ -504,6 +570,8 @@ def _read_open(
             facts["last"],
         )
     columns = ", ".join(f"{cast.value} AS {identifier(cast.name)}" for cast in casts)
+    digests = {} if source.per_period else _digests_by_period(scan, where, casts, when or "", calendar, con)
+    missing_days = _missing_days(scan, where, when or "", period, calendar, con) if _counts_days(source, facts) else ()
     return Reading(
         reader=query_batches(
             con, f"SELECT __row::BIGINT AS {RECORD_ID}, {columns} FROM {scan.sql}{where}", ROW_GROUP_ROWS
@@ -516,7 +584,61 @@ def _read_open(
         problems=tuple(problems),
         outside=outside,
         duplicates=duplicates,
+        rows_digest=digests.get(period),
+        missing_days=missing_days,
     )
+
+
+def _counts_days(source: Source, facts: dict[str, Any]) -> bool:
+    return source.max_missing_days is not None and bool(facts["rows"])
+
+
+def _missing_days(
+    scan: _Scan, where: str, when: str, period: str, calendar: Calendar, con: duckdb.DuckDBPyConnection
+) -> tuple[date, ...]:
+    found = {day for (day,) in con.sql(f"SELECT DISTINCT ({when})::DATE FROM {scan.sql}{where}").fetchall()}
+    first, end = calendar.start(period).date(), calendar.end(period).date()
+    return tuple(day for n in range((end - first).days) if (day := first + timedelta(days=n)) not in found)
+
+
+def _digests_by_period(
+    scan: _Scan, where: str, casts: Sequence[_Cast], when: str, calendar: Calendar, con: duckdb.DuckDBPyConnection
+) -> dict[str, str]:
+    # MD5, because DuckDB's own hash may change with its version, and then every period would look changed.
+    cells = " || chr(31) || ".join(f"coalesce(({cast.value})::VARCHAR, chr(0))" for cast in casts)
+    begins = f"date_trunc('{'month' if calendar.cadence == 'monthly' else 'week'}', ({when})::TIMESTAMP)"
+    found = con.sql(
+        f"SELECT {begins}, count(*), sum(md5_number_lower({cells})::HUGEINT) FROM {scan.sql}{where} GROUP BY ALL"
+    ).fetchall()
+    return {calendar.of(start): f"{rows}-{total}" for start, rows, total in found if start is not None}
+
+
+def rows_digests(source: Source, path: Path, first: str, last: str, calendar: Calendar) -> dict[str, str]:
+    """`Reading.rows_digest` of every period from `first` to `last` that a file of all periods has rows of, in one pass.
+
+    A file that can't be read has no period to tell: that is found, and said, by the run that ingests it.
+    """
+    import duckdb
+
+    with duckdb.connect() as con:
+        create_period_macros(con, first, calendar, last)
+        scan = _open(source, path, con)
+        if not isinstance(scan, Problem) and source.query is not None:
+            scan = _shaped(source.query, scan, path, con)
+        if isinstance(scan, Problem):
+            return {}
+        casts = _casts(source, scan, con)
+        when = next(cast.value for cast in casts if cast.name == source.time_column)
+        return _digests_by_period(scan, "", casts, when, calendar, con)
+
+
+def _casts(source: Source, scan: _Scan, con: duckdb.DuckDBPyConnection) -> list[_Cast]:
+    """How each declared column is made of the file's."""
+    names = _match_names(source.schema, scan.types)
+    kinds = _canonical_types(source.schema, con)
+    pairs = {(scan.types[found], kinds[name]) for name, found in names.items() if found}
+    castable = {pair for pair in pairs if _castable(*pair, con)}
+    return [_cast(name, kinds[name], names[name], scan.types, castable) for name in source.schema]
 
 
 def _match_names(schema: dict[str, str], found: dict[str, str]) -> dict[str, str | None]:
@@ -669,17 +791,9 @@ def _missing_column(name: str, kind: str, extra: Sequence[str], found: dict[str,
             kind,
             fix=f"Probably renamed: rename it in the file, or declare {renamed!r}.",
         )
-    if len(found) == 1:
-        (only,) = found
-        split = next((mark for mark in (";", "\t", "|", ",") if mark in only), None)
-        if split:
-            return Problem(
-                "missing_column",
-                name,
-                f"one single column {only[:60]!r}",
-                kind,
-                fix=f"The file is separated by {split!r}: set csv: {{delim: {split!r}}}.",
-            )
+    separated = _other_delimiter(found)
+    if separated:
+        return Problem("missing_column", name, f"one single column {next(iter(found))[:60]!r}", kind, fix=separated)
     return Problem(
         "missing_column",
         name,
@@ -687,6 +801,15 @@ def _missing_column(name: str, kind: str, extra: Sequence[str], found: dict[str,
         kind,
         fix="Ask the publisher for the column, or remove it from the schema and the features.",
     )
+
+
+def _other_delimiter(found: dict[str, str]) -> str | None:
+    """What to do about a CSV file whose header is one single column; None when it is not that."""
+    (only, *others) = found
+    split = next((mark for mark in (";", "\t", "|", ",") if mark in only), None)
+    if others or split is None:
+        return None
+    return f"The file is separated by {split!r}: set csv: {{delim: {split!r}}}."
 
 
 def _variant(types: dict[str, str]) -> str:
@@ -721,6 +844,21 @@ def _check_csv_option(name: str) -> None:
     if name.lower() not in {*known, "names"}:
         raise ValueError(
             f"csv has the option {name!r}, which DuckDB's read_csv does not know{_did_you_mean(name, known)}"
+        )
+
+
+def _check_query(query: str) -> None:
+    import duckdb
+
+    with duckdb.connect(config={"threads": 1}) as con:
+        try:
+            statements = con.extract_statements(query)
+        except duckdb.ParserException as error:
+            raise ValueError(f"source.query can't be parsed: {str(error).splitlines()[0]}") from error
+    if len(statements) != 1 or not re.search(r"(?i)\bsource\b", query):
+        raise ValueError(
+            "source.query has to be one SELECT that reads `source`, the rows of the file, "
+            "e.g. SELECT *, make_date(year, month, day) AS date FROM source"
         )
 
 

@@ -29,7 +29,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,12 @@ class Partition:
     digest: str
     reason: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+# What the footers of local partitions say, by path, file and time: their files are never changed, and gates, sensors
+# and pages ask for the same ones again and again.
+_FOOTERS: dict[tuple[str, int, int, int], Partition] = {}
+FOOTERS_KEPT = 100_000
 
 
 class Lake:
@@ -168,14 +174,10 @@ class Lake:
         url = self._path(model, table, period)
         try:
             if self._fs is None:
-                # One open file for both, so that size and footer belong together when a writer replaces it.
-                with open(url, "rb") as file:  # noqa: PTH123
-                    size = os.fstat(file.fileno()).st_size
-                    footer = pq.read_metadata(file)
-            else:
-                size = int(self._fs.size(url) or 0)
-                with self._fs.open(url, "rb") as file:
-                    footer = pq.read_metadata(file)
+                return self._find_local(model, table, period, url)
+            size = int(self._fs.size(url) or 0)
+            with self._fs.open(url, "rb") as file:
+                footer = pq.read_metadata(file)
         except FileNotFoundError:
             return None
         except pa.ArrowInvalid as error:
@@ -184,6 +186,19 @@ class Lake:
                 f"remove it and materialize {model}/{table} for {period} again"
             ) from error
         return self._from_footer(model, table, period, url, size, footer)
+
+    def _find_local(self, model: str, table: str, period: str, url: str) -> Partition:
+        known = _FOOTERS.get((url, *_identity(os.stat(url))))  # noqa: PTH116 - in a hot loop
+        if known is None:
+            # One open file for all, so that its identity and its footer belong together when a writer replaces it.
+            with open(url, "rb") as file:  # noqa: PTH123
+                stat = os.fstat(file.fileno())
+                footer = pq.read_metadata(file)
+            known = self._from_footer(model, table, period, url, stat.st_size, footer)
+            if len(_FOOTERS) >= FOOTERS_KEPT:
+                _FOOTERS.clear()
+            _FOOTERS[(url, *_identity(stat))] = known
+        return replace(known, facts=dict(known.facts))
 
     def partition(self, model: str, table: str, period: str) -> Partition:
         """The partition; `MissingPartition` when nobody has written it."""
@@ -201,7 +216,7 @@ class Lake:
         """The written periods of a table, oldest first. An unknown table has none."""
         folder = f"{self._root}/{_name(model, 'model')}/{_name(table, 'table')}"
         if self._fs is None:
-            names = (entry.name for entry in _entries(folder) if Path(entry.path, _FILE).is_file())
+            names = (entry.name for entry in _entries(folder) if os.path.isfile(f"{entry.path}/{_FILE}"))  # noqa: PTH113
             return sorted(name.removeprefix("period=") for name in names if name.startswith("period="))
         self._fs.invalidate_cache()
         files = self._fs.glob(f"{glob.escape(folder)}/period=*/{_FILE}")
@@ -461,6 +476,10 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _put_in_force(version: Path, current: Path) -> None:

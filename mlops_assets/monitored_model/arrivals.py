@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mlops_assets.home import Home, data_dir
 from mlops_assets.incidents.store import Store
+from mlops_assets.lake.source import rows_digests
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.spec import ModelSpec
 
@@ -55,15 +56,32 @@ def arrivals(spec: ModelSpec, lake: Lake, periods: Sequence[str], seen: dict[str
 
 
 def _one_file(spec: ModelSpec, lake: Lake, periods: Sequence[str], seen: dict[str, str]) -> list[Arrival]:
-    """For a file that holds all periods: those not ingested yet, when the file has changed since the last look."""
+    """For a file that holds all periods: those whose rows are new or have changed, looked at when the file has."""
     place = _place(spec, "")
     signature = _signature(place)
     ingested = lake.periods(spec.name, spec.raw_table)
-    if signature is None or not ingested or seen.get("*") == signature:
+    wanted = [period for period in periods if ingested and period >= ingested[0]]
+    if signature is None or not wanted or seen.get("*") == signature:
         return []
-    seen["*"] = signature
-    missing = [period for period in periods if period > ingested[-1]]
-    return [Arrival(period, signature, "the source has changed since it was last looked at") for period in missing]
+    if not isinstance(place, Path):
+        # What a remote file holds is only known after it has been fetched, by the period's own run.
+        seen["*"] = signature
+        new = [period for period in wanted if period > ingested[-1]]
+        return [Arrival(period, signature, "the source has changed since it was last looked at") for period in new]
+    found = []
+    digests = rows_digests(spec.source, place, wanted[0], wanted[-1], spec.calendar)
+    for period in wanted:
+        if period not in digests:
+            continue
+        known = lake.find(spec.name, spec.raw_table, period)
+        if known is None or known.reason is not None:
+            found.append(Arrival(period, digests[period], "its rows have arrived"))
+        elif known.facts.get("rows_digest") != digests[period]:
+            found.append(Arrival(period, digests[period], "its rows have changed since they were ingested"))
+    if not found:
+        # Looked at again until every period that differs has been made, whatever becomes of its run.
+        seen["*"] = signature
+    return found
 
 
 def missing_periods(spec: ModelSpec, lake: Lake, store: Store, periods: Sequence[str], now: datetime) -> list[str]:

@@ -10,7 +10,7 @@ https://docs.dagster.io/guides/test/asset-checks
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's function.
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,9 +18,10 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from mlops_assets.home import Home
+from mlops_assets.incidents.store import Incident
 from mlops_assets.monitored_model.graph import AssetDeclaration, CheckDeclaration, graph
 from mlops_assets.monitored_model.jobs import period_job_name
-from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown, Outcome
+from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown, Outcome, table
 from mlops_assets.monitored_model.resources import LakeResource, mlflow_resource_key
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.workbench import Workbench
@@ -90,7 +91,11 @@ def _asset(
         )
         with _workbench(context, configured, sql, uses_mlflow=declaration.uses_mlflow) as workbench:
             outcome = _load(declaration.step)(workbench, context.partition_key)
-        return materialize_result(key, outcome)
+            stale = workbench.stale_after(outcome.partition)
+            incidents = workbench.store.incidents(model=spec.name, period=context.partition_key)
+        for name, period in stale:
+            context.log_event(_made_before(spec, name, period, declaration.name, context.partition_key))
+        return materialize_result(key, outcome, stale, incidents)
 
     return materialize
 
@@ -157,13 +162,40 @@ def _workbench(
         )
 
 
-def materialize_result(key: dg.AssetKey, outcome: Outcome) -> dg.MaterializeResult:
-    """An outcome in Dagster's words: what was written, and the checks of this partition."""
+def _made_before(spec: ModelSpec, name: str, period: str, changed: str, since: str) -> dg.AssetObservation:
+    """Tells, at a later period's partition, that it was made before this one was made again."""
+    text = f"{changed} of {since} was made again with another result. Materialize this period too to take it in."
+    return dg.AssetObservation(
+        asset_key=dg.AssetKey([spec.name, name]), partition=period, description=text, metadata={"stale": text}
+    )
+
+
+def materialize_result(
+    key: dg.AssetKey,
+    outcome: Outcome,
+    stale: Sequence[tuple[str, str]] = (),
+    incidents: Sequence[Incident] = (),
+) -> dg.MaterializeResult:
+    """An outcome in Dagster's words: what was written, its checks, whom it has made stale, the period's incidents."""
     partition = outcome.partition
     metadata: dict[str, Any] = {"dagster/row_count": partition.rows}
     if partition.reason is not None:
         metadata["reason"] = partition.reason
     metadata |= _shown(outcome.metadata)
+    if incidents:
+        rows = [
+            {
+                "incident": incident.id,
+                "kind": incident.kind,
+                "state": incident.state,
+                "why": "; ".join(str(reason.get("sentence", "")) for reason in incident.reasons),
+                "resolved": incident.resolved_why,
+            }
+            for incident in incidents
+        ]
+        metadata["incidents"] = metadata_value(table(rows))
+    if stale:
+        metadata["stale_now"] = ", ".join(f"{name} of {period}" for name, period in stale)
     metadata["file"] = dg.MetadataValue.path(partition.url)
     metadata["bytes"] = partition.bytes
     metadata["digest"] = partition.digest

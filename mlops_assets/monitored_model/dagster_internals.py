@@ -1,10 +1,13 @@
-"""The only use that we make of Dagster's internals: runs that were made in process are linked to the job of the UI.
+"""The only use that we make of Dagster's internals: links of runs to the jobs of the UI, and why YAML did not load.
 
 `execute_in_process` records a run without the origin of its job, so the UI's timeline and the job's own pages leave it
-out. There is no public way to say it; a contract test tells at once when an upgrade changes what is used here.
+out. There is no public way to say it. Nor is there one to tell a declaration that is wrong from a fault of ours. A
+contract test tells at once when an upgrade changes what is used here.
 """
 
 from __future__ import annotations
+
+import re
 
 import dagster as dg
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
@@ -28,6 +31,28 @@ def job_origin(job_name: str) -> RemoteJobOrigin:
 def location_tags(job_name: str) -> dict[str, str]:
     """The tags by which the UI finds a run among those of its code location."""
     return {REPOSITORY_LABEL_TAG: job_origin(job_name).repository_origin.get_label()}
+
+
+def why_not_loaded(error: BaseException) -> str | None:
+    """What is wrong with a declaration, in its own words, without the stack; None when the error is another one."""
+    import yaml
+    from dagster.components.core.component_tree import ComponentTreeException
+
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    if not any(isinstance(one, (ComponentTreeException, yaml.YAMLError)) for one in chain):
+        return None
+    causes = [one for one in chain if not isinstance(one, ComponentTreeException)]
+    lines = str((causes or chain)[0]).splitlines()
+    told = [line for line in lines if not re.match(r"\s*For further information|\d+ validation errors? for ", line)]
+    return "\n".join(_plain(line) for line in told)
+
+
+def _plain(line: str) -> str:
+    """A line of pydantic's complaint, without what only its developers look at."""
+    line = re.sub(r" \[type=\w+, input_value=.*, input_type=\w+\]$", "", line)
+    return line.replace("  Value error, ", "  ").replace("Extra inputs are not permitted", "there is no such key")
 
 
 def link_to_job(instance: dg.DagsterInstance, run_id: str, job_name: str) -> None:

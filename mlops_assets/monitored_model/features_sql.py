@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops_assets.lake.store import identifier, quoted
+from mlops_assets.lake.source import create_period_macros
+from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -28,9 +29,15 @@ class FeatureSqlError(ValueError):
 
 def columns_of(spec: ModelSpec) -> list[str]:
     """What a features partition holds, in order: key, time column, features, target."""
+    # A key may be a feature too: the article whose units are forecast.
+    return list(dict.fromkeys([*identifying_columns(spec), *spec.columns, spec.target.column]))
+
+
+def identifying_columns(spec: ModelSpec) -> list[str]:
+    """What tells a row of the features from others: the record's key and time, and its scenario."""
     time = [spec.source.time_column] if spec.source.time_column else []
-    wanted = [*spec.record_keys, *time, *spec.columns, spec.target.column]
-    return list(dict.fromkeys(wanted))
+    scenario = [spec.scenarios.column, spec.scenarios.planned] if spec.scenarios else []
+    return list(dict.fromkeys([*spec.record_keys, *time, *scenario]))
 
 
 def raw_columns_sql(spec: ModelSpec) -> str:
@@ -46,13 +53,7 @@ def bind(con: duckdb.DuckDBPyConnection, spec: ModelSpec, sql: str, period: str,
     They belong to the database of `con`; binding another period replaces them.
     """
     con.execute(f"CREATE OR REPLACE VIEW {identifier(spec.raw_table)} AS {raw_sql}")
-    # Macros, because the variables of a connection are not seen by its cursors.
-    con.execute(f"CREATE OR REPLACE MACRO period() AS {quoted(period)}")
-    for name, moment in (
-        ("period_start", spec.calendar.start(period)),
-        ("period_end", spec.calendar.end(period)),
-    ):
-        con.execute(f"CREATE OR REPLACE MACRO {name}() AS TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'")
+    create_period_macros(con, period, spec.calendar)
     body = f"(\n{sql.rstrip().rstrip(';')}\n)"
     types = {row[0]: str(row[1]) for row in con.execute(f"DESCRIBE SELECT * FROM {body}").fetchall()}
     query = f"SELECT {', '.join(_column_sql(name, types) for name in columns_of(spec))} FROM {body}"

@@ -24,6 +24,12 @@ def quality_failure_of(lake: Lake, model: str, period: str) -> str | None:
     return None if features is None else features.reason or features.facts.get("quality_failure")
 
 
+def records_to_serve(lake: Lake, model: str, period: str) -> int:
+    """How many records of a period have features: of several scenarios the planned one counts."""
+    features = lake.find(model, FEATURES, period)
+    return 0 if features is None else int(features.facts.get("records", features.rows))
+
+
 def period_gate(spec: ModelSpec, lake: Lake, store: Store, period: str) -> Gate:
     """What may be served for a period.
 
@@ -54,6 +60,7 @@ def period_gate(spec: ModelSpec, lake: Lake, store: Store, period: str) -> Gate:
 def _in_short(facts: Mapping[str, Any]) -> list[str]:
     """Why a report is severe, in one line; all reasons are in the report."""
     columns, since = facts.get("severe_columns", []), facts.get("since")
-    if not columns:
-        return list(facts.get("reasons", []))[:1]
-    return [", ".join(columns) + (f" since {since}" if since else "")]
+    predictions = [facts["prediction_drift"]] if facts.get("prediction_drift") else []
+    if columns:
+        return [*predictions, ", ".join(columns) + (f" since {since}" if since else "")]
+    return predictions or list(facts.get("reasons", []))[:1]

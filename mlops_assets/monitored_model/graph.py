@@ -82,9 +82,7 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
             "registered version.",
             kinds=frozenset({"mlflow", "optuna", "scikitlearn"}),
             depends_on={"features": window, "profile": window},
-            checks=[
-                CheckDeclaration("training_sane", "No row is in two splits, and the model beats the base rate on test.")
-            ],
+            checks=_challenger_checks(spec),
             uses_mlflow=True,
             takes_trials=True,
         ),
@@ -168,9 +166,37 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
     ]
 
 
+def _challenger_checks(spec: ModelSpec) -> list[CheckDeclaration]:
+    checks = [
+        CheckDeclaration("training_sane", "No row is in two splits, and the model beats the base rate on test."),
+        CheckDeclaration(
+            "new_data_size",
+            "Enough rows are later than what the champion was trained on, compared with what it learned from.",
+        ),
+    ]
+    if spec.baseline is not None:
+        text = f"The model's {spec.metric} is better than that of the naive forecast {spec.baseline} on the same rows."
+        checks.append(CheckDeclaration("beats_baseline", text))
+    return checks
+
+
 def inputs_of(spec: ModelSpec, table: str, period: str) -> list[tuple[str, str]]:
     """The (table, period) pairs that a partition is made from; of its own earlier partitions only the one before."""
     wanted = next(declared for declared in graph(spec) if declared.name == table)
     return [
         (name, other) for name, offsets in wanted.depends_on.items() for other in spec.calendar.window(period, offsets)
     ]
+
+
+def made_from(spec: ModelSpec, table: str, period: str) -> list[tuple[str, str]]:
+    """The (table, period) pairs of later periods that are made from a partition: the other way round of `inputs_of`."""
+    return [
+        (declared.name, spec.calendar.shift(period, -offset))
+        for declared in graph(spec)
+        for offset in range(*_inclusive(declared.depends_on.get(table, (0, 0))))
+        if offset < 0
+    ]
+
+
+def _inclusive(offsets: tuple[int, int]) -> tuple[int, int]:
+    return offsets[0], offsets[1] + 1

@@ -175,20 +175,23 @@ def build_schedule(
 ) -> dg.ScheduleDefinition:
     """Runs the period job for the newest period; stopped until somebody starts it, or where `MLOPS_SENSORS=on`.
 
-    By default at 06:00 of the day after a period's end.
+    By default at 06:00 of the day after a period's end. With `lead` it is the midnight at which a period begins: the
+    plan is known then, and so is all that came before. Periods whose outcomes have come since are completed first.
     """
-    default_cron = "0 6 1 * *" if spec.cadence == "monthly" else "0 6 * * 1"
+    hour = 0 if spec.lead else 6
+    default_cron = f"0 {hour} 1 * *" if spec.cadence == "monthly" else f"0 {hour} * * 1"
 
     @dg.schedule(
         name=f"{period_job_name(spec)}_schedule",
         cron_schedule=spec.schedule or default_cron,
         job=job,
         required_resource_keys={"lake", "store"},
-        description=f"Makes the newest period of {spec.name} once it is over.",
+        description=f"Makes the newest period of {spec.name} "
+        + ("when it begins, and completes those that are over." if spec.lead else "once it is over."),
         default_status=dg.DefaultScheduleStatus.RUNNING if automation_is_on() else dg.DefaultScheduleStatus.STOPPED,
     )
-    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        from mlops_assets.monitored_model.reconciling import paused_by
+    def schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        from mlops_assets.monitored_model.reconciling import opened_periods, paused_by
 
         with dg.partition_loading_context(effective_dt=context.scheduled_execution_time):
             newest = periods.get_last_partition_key()
@@ -197,8 +200,16 @@ def build_schedule(
         paused = paused_by(spec, context.resources.store.store())
         if paused is not None:
             return dg.SkipReason(paused)
-        if context.resources.lake.lake().find(spec.name, spec.raw_table, newest) is not None:
+        lake = context.resources.lake.lake()
+        moment = context.scheduled_execution_time
+        requests = [
+            dg.RunRequest(run_key=f"{period}:outcomes:{moment:%Y-%m-%d}", partition_key=period)
+            for period in opened_periods(spec, lake, moment.replace(tzinfo=None))
+        ]
+        if lake.find(spec.name, spec.raw_table, newest) is None:
+            requests.append(dg.RunRequest(run_key=newest, partition_key=newest))
+        if not requests:
             return dg.SkipReason(f"{newest}, the newest period of {spec.name}, is made already")
-        return dg.RunRequest(run_key=newest, partition_key=newest)
+        return requests
 
     return schedule

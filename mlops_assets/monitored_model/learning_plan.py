@@ -14,6 +14,7 @@ from mlops_assets.monitored_model.tables import FEATURES, PROFILE
 from mlops_assets.monitored_model.workbench import Workbench
 
 if TYPE_CHECKING:
+    from mlops_assets.incidents.store import Cause
     from mlops_assets.training.search import Split
 
 NO_WINDOW = "no full window yet"
@@ -38,7 +39,8 @@ class LearningPlan:
     """What a period trains on, and why.
 
     `trained_on` is `window` or `since_break`; `since` the day of the break; `left_out` the unusable periods of the
-    window with their reasons; `window_report` the comparison of the period with its window.
+    window with their reasons; `window_report` the comparison of the period with its window; `because` says why the
+    window was left.
     """
 
     parts: Mapping[str, Part]
@@ -46,25 +48,32 @@ class LearningPlan:
     since: date | None
     left_out: Mapping[str, str]
     window_report: DriftReport
+    because: Sequence[str] = ()
 
 
 class NothingToLearn(Exception):
     """A period has no rows to train on; the message is the reason that its empty partition carries."""
 
 
-def learning_plan(bench: Workbench, period: str) -> LearningPlan:
+def learning_plan(bench: Workbench, period: str, alarms: Sequence[Cause] = ()) -> LearningPlan:
     """The rows that the period's challenger learns from.
 
     The standard window, unless the period's profile is severely apart from the training periods': then the window is
     no longer this world, and the period's own rows since the break are split by days.
 
-    Raises NothingToLearn when the window is not complete yet, or nothing usable is left in one of its parts.
+    `alarms` are the causes for training. Those of this very period may show what the columns alone do not: after a
+    severe report, a warning of the comparison with the window suffices; after a failed performance check the outcome
+    no longer follows from the columns as it did in the window, however alike they look.
+
+    Raises NothingToLearn when the window is not complete yet, or too little that is usable is left in one of its parts.
     """
     spec = bench.spec
     unusable = bench.unusable(period)
     if unusable is not None:
         raise NothingToLearn(unusable)
     parts, left_out = _window_parts(bench, period)
+    if not spec.target.required and not bench.con.execute(f"{part_sql(bench, Part([period]))} LIMIT 1").fetchall():
+        raise NothingToLearn(f"no outcome of {period} is known yet: it trains when they come")
     reference = sum_of_profiles(bench, parts["train"].periods)
     current = sum_of_profiles(bench, [period])
     first_day, last_day = bench.days(period)
@@ -78,12 +87,22 @@ def learning_plan(bench: Workbench, period: str) -> LearningPlan:
         first_day=first_day,
         last_day=last_day,
     )
-    if report.verdict != "severe":
-        return LearningPlan(parts, "window", None, left_out, report)
-    own = _parts_since_break(bench, period, current, report.since, first_day, last_day)
+    because = _why_not_the_window(report, [cause for cause in alarms if cause.period == period])
+    own = _parts_since_break(bench, period, current, report.since, first_day, last_day) if because else None
     if own is None:
+        _check_rows(bench, parts)
         return LearningPlan(parts, "window", None, left_out, report)
-    return LearningPlan(own, "since_break", min(part.days[0] for part in own.values()), {}, report)
+    return LearningPlan(own, "since_break", min(part.days[0] for part in own.values()), {}, report, because)
+
+
+def _why_not_the_window(report: DriftReport, alarms: Sequence[Cause]) -> list[str]:
+    """Why the window is another world than the period; empty when it is not."""
+    if report.verdict == "severe":
+        return report.reasons
+    failed = [cause.why for cause in alarms if cause.kind == "performance"]
+    if report.verdict == "warning":
+        failed += [cause.why for cause in alarms if cause.kind == "severe_drift"]
+    return [*failed, *report.reasons] if failed else []
 
 
 def _window_parts(bench: Workbench, period: str) -> tuple[dict[str, Part], dict[str, str]]:
@@ -106,6 +125,14 @@ def _window_parts(bench: Workbench, period: str) -> tuple[dict[str, Part], dict[
             raise NothingToLearn(f"no usable period to {_verb(role)} on: {reasons}")
         parts[role] = Part(usable)
     return parts, left_out
+
+
+def _check_rows(bench: Workbench, parts: Mapping[str, Part]) -> None:
+    least = bench.spec.window.min_rows
+    for role, part in parts.items():
+        ((rows,),) = bench.con.execute(f"SELECT count(*) FROM ({part_sql(bench, part)})").fetchall()
+        if rows < least:
+            raise NothingToLearn(f"too few rows to {_verb(role)} on: {rows:,} in {part}, window.min_rows is {least:,}")
 
 
 def _verb(role: str) -> str:
@@ -170,7 +197,7 @@ def part_sql(bench: Workbench, part: Part) -> str:
     if part.days:
         listed = ", ".join(f"DATE '{day}'" for day in part.days)
         conditions.append(f"CAST({identifier(spec.source.time_column or '')} AS DATE) IN ({listed})")
-    return f"SELECT * FROM {bench.scan(FEATURES, part.periods)} WHERE {' AND '.join(conditions)}"
+    return f"SELECT * FROM {bench.records(FEATURES, part.periods)} WHERE {' AND '.join(conditions)}"
 
 
 def load_split(bench: Workbench, part: Part) -> Split:

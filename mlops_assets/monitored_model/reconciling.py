@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import dagster as dg
 
 from mlops_assets.home import sensor_seconds
 from mlops_assets.incidents.gate import Gate
-from mlops_assets.incidents.store import Store
+from mlops_assets.incidents.store import IncidentKind, Store
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.arrivals import Arrival
-from mlops_assets.monitored_model.gates import period_gate
+from mlops_assets.monitored_model.gates import period_gate, records_to_serve
 from mlops_assets.monitored_model.graph import graph, inputs_of
 from mlops_assets.monitored_model.jobs import (
     CAUSE_TAG,
@@ -45,6 +46,8 @@ MAX_ATTEMPTS = 4
 # Before the second attempt, in intervals of the sensors; each further one waits twice as long.
 FIRST_PAUSE_INTERVALS = 3
 ARRIVAL_TAG = "mlops/arrival"
+CAUSES_TAG = "mlops/causes"
+ORDER_TAG = "mlops/order"
 FINISHED_STATUSES = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
@@ -108,14 +111,13 @@ def plan_b_runs(
         if busy is not None:
             plan.notes.append(f"{period} is being made by run {busy[:8]}")
             continue
-        attempts = _attempts(instance, spec.name, period, decided.decision_id)
+        attempts = _attempts(instance, spec.name, period, DECISION_TAG, decided.decision_id)
         failures = _failures_at_the_end(attempts)
         if failures >= MAX_ATTEMPTS:
-            _give_up(store, spec.name, period, decided, failures)
-            plan.notes.append(f"{period}: {failures} runs failed, see the incident")
+            sentence = f"{failures} runs that should serve {period} failed; the gate: {decided.reason}"
+            plan.notes.append(_given_up(store, spec.name, period, "plan_b_failed", sentence, decided.decision_id))
             continue
-        last = attempts[-1].end_time if attempts and failures else None
-        wait = 0.0 if last is None else last + _pause_seconds(failures) - moment
+        wait = _wait(attempts, failures, moment)
         if wait > 0:
             plan.notes.append(f"{period}: attempt {len(attempts) + 1} in {wait:.0f} s")
             continue
@@ -146,8 +148,7 @@ def difference(spec: ModelSpec, lake: Lake, period: str, decided: Gate) -> str |
         made = lake.find(spec.name, FALLBACK_PREDICTIONS, period)
         if made is not None and made.facts.get("impossible") == decided.decision_id:
             return None  # no rung can serve: withheld until something changes
-    features = lake.find(spec.name, FEATURES, period)
-    expected = features.rows if features is not None else 0
+    expected = records_to_serve(lake, spec.name, period)
     if served.rows != expected:
         return f"{served.rows:,} of {expected:,} records are served, the gate says {decided.state}"
     return None
@@ -177,9 +178,9 @@ class _Attempt:
     signature: str | None = None
 
 
-def _attempts(instance: dg.DagsterInstance, model: str, period: str, decision_id: str) -> Sequence[_Attempt]:
-    """The ended runs for a decision, oldest first."""
-    wanted = dg.RunsFilter(tags={MODEL_TAG: model, PARTITION_TAG: period, DECISION_TAG: decision_id})
+def _attempts(instance: dg.DagsterInstance, model: str, period: str, tag: str, value: str) -> Sequence[_Attempt]:
+    """The ended runs of a period that carry a tag: for a decision, for causes, for an order; oldest first."""
+    wanted = dg.RunsFilter(tags={MODEL_TAG: model, PARTITION_TAG: period, tag: value})
     records = sorted(instance.get_run_records(wanted), key=lambda record: record.storage_id)
     return [
         _Attempt(
@@ -203,15 +204,15 @@ def _pause_seconds(failures: int) -> float:
     return FIRST_PAUSE_INTERVALS * sensor_seconds() * 2.0 ** (failures - 1)
 
 
-def _give_up(store: Store, model: str, period: str, decided: Gate, failures: int) -> None:
-    store.found(
-        model,
-        period,
-        "plan_b_failed",
-        verdict="failed",
-        reasons=[{"sentence": f"{failures} runs that should serve {period} failed; the gate: {decided.reason}"}],
-        evidence=decided.decision_id,
-    )
+def _wait(attempts: Sequence[_Attempt], failures: int, moment: float) -> float:
+    """Seconds until the next attempt; none when the last one has not failed."""
+    return attempts[-1].end_time + _pause_seconds(failures) - moment if failures else 0.0
+
+
+def _given_up(store: Store, model: str, period: str, kind: IncidentKind, sentence: str, evidence: str) -> str:
+    """Open the incident of runs that keep failing; says so."""
+    store.found(model, period, kind, verdict="given up", reasons=[{"sentence": sentence}], evidence=evidence)
+    return f"{sentence}; see the incident {kind}"
 
 
 # -- periods --------------------------------------------------------------------------------------------------
@@ -220,6 +221,7 @@ def _give_up(store: Store, model: str, period: str, decided: Gate, failures: int
 def period_runs(
     spec: ModelSpec,
     lake: Lake,
+    store: Store,
     instance: dg.DagsterInstance,
     arrived: Sequence[Arrival],
     *,
@@ -232,6 +234,9 @@ def period_runs(
     plan = Plan()
     moment = time.time() if now is None else now
     new = {arrival.period: arrival for arrival in arrived}
+    for incident in store.incidents(model=spec.name, state="open", kind="period_failed"):
+        if is_whole(spec, lake, incident.period):
+            store.close_by_itself(spec.name, incident.period, "period_failed", "the period has been made")
     for period in sorted({*new, *lake.periods(spec.name, spec.raw_table)}):
         arrival = new.get(period)
         if arrival is None and is_whole(spec, lake, period):
@@ -251,9 +256,11 @@ def period_runs(
         if not due:
             continue
         if failures >= MAX_ATTEMPTS:
-            plan.notes.append(f"{period}: {failures} runs failed; see their logs, and start it by hand")
+            sentence = f"{period}: {failures} runs failed; see their logs, and start it by hand"
+            evidence = arrival.signature if arrival is not None else "its run broke off"
+            plan.notes.append(_given_up(store, spec.name, period, "period_failed", sentence, evidence))
             continue
-        wait = ended[-1].end_time + _pause_seconds(failures) - moment if failures else 0.0
+        wait = _wait(ended, failures, moment)
         if wait > 0:
             plan.notes.append(f"{period}: attempt {failures + 1} in {wait:.0f} s; later periods wait for it")
             return plan
@@ -280,6 +287,18 @@ def is_whole(spec: ModelSpec, lake: Lake, period: str) -> bool:
     return True
 
 
+def opened_periods(spec: ModelSpec, lake: Lake, moment: datetime) -> list[str]:
+    """The periods that were opened before their outcomes were known, are over by `moment`, and still have none."""
+    if not spec.lead:
+        return []
+    made = {period: lake.partition(spec.name, FEATURES, period) for period in lake.periods(spec.name, FEATURES)}
+    return [
+        period
+        for period, features in made.items()
+        if features.facts.get("opened") and not features.facts["outcomes"] and spec.calendar.end(period) <= moment
+    ]
+
+
 def _period_attempts(instance: dg.DagsterInstance, model: str, period: str) -> list[_Attempt]:
     """The ended runs of a period's job, oldest first. One that a person has cancelled has not failed."""
     wanted = dg.RunsFilter(
@@ -300,29 +319,30 @@ def _period_attempts(instance: dg.DagsterInstance, model: str, period: str) -> l
 # -- retraining and orders ------------------------------------------------------------------------------------
 
 
-def retrain_runs(spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance) -> Plan:
+def retrain_runs(
+    spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance, *, now: float | None = None
+) -> Plan:
     """A run of the newest period for the causes that nobody has acted upon yet."""
     pending = store.pending(spec.name)
     if not pending:
+        _over(store, spec.name, "retrain_failed", "the causes have been acted upon")
         return Plan(notes=["there is no cause for retraining"])
     periods = lake.periods(spec.name, FEATURES)
     if not periods:
         return Plan(notes=["there is no period to train yet"])
     newest = periods[-1]
-    busy = run_under_way(instance, spec.name, newest)
-    if busy is not None:
-        return Plan(notes=[f"{newest} is being made by run {busy[:8]}"])
     causes = ",".join(str(cause.id) for cause in pending)
     told = "; ".join(f"{cause.kind}: {cause.why}" for cause in pending)
-    ended = instance.get_runs_count(dg.RunsFilter(tags={MODEL_TAG: spec.name, "mlops/causes": causes}))
-    if ended >= MAX_ATTEMPTS:
-        return Plan(notes=[f"{ended} runs for the causes {causes} left them unanswered; see their logs"])
-    tags = {CAUSE_TAG: told[:200], "mlops/causes": causes}
-    key = f"{newest}:causes:{causes}:{ended + 1}"
-    return Plan([Wanted(RETRAIN_KIND, newest, key, tags)], [f"{newest} is trained for {told}"])
+    due = Wanted(RETRAIN_KIND, newest, f"{newest}:causes:{causes}", {CAUSE_TAG: told[:200], CAUSES_TAG: causes})
+    left = f"runs that should train {newest} for {told} left the causes unanswered; see their logs"
+    return _tried(
+        spec, store, instance, due, CAUSES_TAG, "retrain_failed", left, f"{newest} is trained for {told}", now
+    )
 
 
-def order_runs(spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance) -> Plan:
+def order_runs(
+    spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance, *, now: float | None = None
+) -> Plan:
     """A run that makes the newest period's champion follow a person's newest order."""
     orders = store.orders(spec.name)
     if not orders:
@@ -330,24 +350,42 @@ def order_runs(spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterIn
     order = orders[-1]
     decided = lake.find(spec.name, CHAMPION, order.period)
     if decided is not None and decided.facts.get("order") == order.id:
+        _over(store, spec.name, "order_failed", f"the champion follows order {order.id}")
         return Plan(notes=[f"the champion follows order {order.id}"])
-    busy = run_under_way(instance, spec.name, order.period)
+    tags = {CAUSE_TAG: f"{order.action} by {order.by}: {order.why}"[:200], ORDER_TAG: str(order.id)}
+    due = Wanted(CHAMPION_KIND, order.period, f"order:{order.id}", tags)
+    left = f"runs that should make {order.period} follow order {order.id} failed; see their logs"
+    told = f"{order.action} to version {order.version} by {order.by}"
+    return _tried(spec, store, instance, due, ORDER_TAG, "order_failed", left, told, now)
+
+
+def _tried(
+    spec: ModelSpec,
+    store: Store,
+    instance: dg.DagsterInstance,
+    due: Wanted,
+    tag: str,
+    kind: IncidentKind,
+    left: str,
+    told: str,
+    now: float | None,
+) -> Plan:
+    """The run that is due, unless one is under way, the last has just failed, or too many have: then an incident.
+
+    What is asked for is still due, so every run that has ended for it has failed, whatever its status.
+    """
+    busy = run_under_way(instance, spec.name, due.period)
     if busy is not None:
-        return Plan(notes=[f"{order.period} is being made by run {busy[:8]}"])
-    ended = instance.get_runs_count(dg.RunsFilter(tags={MODEL_TAG: spec.name, "mlops/order": str(order.id)}))
-    if ended >= MAX_ATTEMPTS:
-        return Plan(notes=[f"{ended} runs for order {order.id} failed; see their logs"])
-    tags = {CAUSE_TAG: f"{order.action} by {order.by}: {order.why}"[:200], "mlops/order": str(order.id)}
-    return Plan(
-        [Wanted(CHAMPION_KIND, order.period, f"order:{order.id}:{ended + 1}", tags)],
-        [f"{order.action} to version {order.version} by {order.by}"],
-    )
+        return Plan(notes=[f"{due.period} is being made by run {busy[:8]}"])
+    ended = _attempts(instance, spec.name, due.period, tag, due.tags[tag])
+    if len(ended) >= MAX_ATTEMPTS:
+        return Plan(notes=[_given_up(store, spec.name, due.period, kind, f"{len(ended)} {left}", due.run_key)])
+    wait = _wait(ended, len(ended), time.time() if now is None else now)
+    if wait > 0:
+        return Plan(notes=[f"{due.period}: attempt {len(ended) + 1} in {wait:.0f} s"])
+    return Plan([replace(due, run_key=f"{due.run_key}:{len(ended) + 1}")], [told])
 
 
-def plans(spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance) -> list[Plan]:
-    """All that is due for a model, in the order in which it should be done."""
-    return [
-        order_runs(spec, lake, store, instance),
-        plan_b_runs(spec, lake, store, instance),
-        retrain_runs(spec, lake, store, instance),
-    ]
+def _over(store: Store, model: str, kind: IncidentKind, why: str) -> None:
+    for incident in store.incidents(model=model, state="open", kind=kind):
+        store.close_by_itself(model, incident.period, kind, why)

@@ -1,65 +1,20 @@
-"""`dg scaffold defs mlops_assets.MonitoredModel NAME`: a new model's folder, valid as it is, to be filled in."""
+"""`dg scaffold defs mlops_assets.MonitoredModel NAME`: a new model's folder, valid as it is, to be filled in.
+
+With `--source FILE --target COLUMN` the declaration is drafted from the file's columns.
+"""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from string import Template
-from typing import Any
 
+import click
 import dagster as dg
+from pydantic import BaseModel, ConfigDict, Field
 
-DEFS_YAML = Template("""\
-type: $type_name
-
-# Check what you write with `dg check yaml` and `dg check defs`; then: mlops-assets backfill $name FROM..TO
-attributes:
-  name: $name
-  records: records            # what one row is, in the plural
-  description: What does this model predict?
-  cadence: monthly            # or weekly; a weekly period is named by its Monday
-  start: "2024-01"            # first period
-  # end: "2024-12"            # last period; without it the partitions follow the calendar
-
-  source:
-    path: $name/$name-{period}.parquet   # below MLOPS_DATA_DIR; without {period} one file holds all periods
-    time_column: happened_at
-    schema:                   # every column that features.sql reads, with its DuckDB type; record_id comes by itself
-      happened_at: TIMESTAMP
-      amount: DOUBLE
-      kind: VARCHAR
-      outcome: BIGINT
-
-  target: {column: target, task: classification, positive: 1}   # or task: regression
-
-  columns:                    # the feature columns, in order, with what they may hold
-    amount: {ge: 0}
-    kind: {categorical: true}
-
-  segments: [kind]            # columns to break results down by
-  window: {train: [-2, -2], validation: [-1, -1], test: [0, 0]}   # periods, relative to the one that trains
-
-  candidates:                 # any estimator with scikit-learn's interface; several compete
-    - estimator: interpret.glassbox.ExplainableBoostingClassifier
-      params: {outer_bags: 1, interactions: 5, learning_rate: 0.1, max_rounds: 300}
-      search: {max_bins: {int: [64, 256]}}
-      final: {outer_bags: 4}  # the chosen trial's last fit
-  trials: 8
-  metric: f1
-  cut: tuned                  # or a number
-
-  drift: {warning: 0.1, severe: 0.25, share: 0.1, important_share: 0.2, novelty: 0.5}   # PSI, and shares
-""")
-
-FEATURES_SQL = """\
--- One row per record: its key, the source's time column, the features, the target (NULL while it is not known).
--- Never filter on the target: the same query serves records whose outcome is still to come.
-SELECT
-    record_id,
-    happened_at,
-    amount,
-    kind,
-    outcome AS target
-FROM raw_records
-"""
+from mlops_assets.home import data_dir
+from mlops_assets.monitored_model.draft import Draft, DraftError, drafted, example
 
 README = Template("""\
 # $name
@@ -68,17 +23,48 @@ What the model predicts, for whom, and from which data; how its windows and thre
 """)
 
 
-class MonitoredModelScaffolder(dg.Scaffolder):
+class ScaffoldParameters(BaseModel):
+    """What a declaration is drafted from; without a file it is an example."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str | None = Field(default=None, description="A CSV or Parquet file of the model's records.")
+    target: str | None = Field(default=None, description="The file's column that is to be predicted.")
+
+
+class MonitoredModelScaffolder(dg.Scaffolder[ScaffoldParameters]):
     """Writes defs.yaml, features.sql and README.md of a new model, named after the folder."""
 
-    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
-        if request.scaffold_format != "yaml":
-            raise ValueError("a monitored model is declared in YAML; leave out `--format python`")
-        name = request.target_path.name
+    @classmethod
+    def get_scaffold_params(cls) -> type[ScaffoldParameters]:
+        return ScaffoldParameters
+
+    def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParameters]) -> None:
+        folder = request.target_path
+        try:
+            name, draft = _asked_for(request)
+        except (DraftError, ValueError) as error:
+            # Dagster has made the folder already; left there, it would be in the way of the next attempt.
+            folder.rmdir()
+            raise click.ClickException(str(error)) from error
+        shown = folder.relative_to(request.project_root) if request.project_root else folder
         files = {
-            "defs.yaml": DEFS_YAML.substitute(type_name=request.type_name, name=name),
-            "features.sql": FEATURES_SQL,
+            "defs.yaml": draft.defs_yaml(name, request.type_name, shown.as_posix()),
+            "features.sql": draft.features_sql(),
             "README.md": README.substitute(name=name),
         }
         for file, text in files.items():
-            (request.target_path / file).write_text(text)
+            (folder / file).write_text(text)
+
+
+def _asked_for(request: dg.ScaffoldRequest[ScaffoldParameters]) -> tuple[str, Draft]:
+    name, given = request.target_path.name, request.params
+    if request.scaffold_format != "yaml":
+        raise ValueError("a monitored model is declared in YAML; leave out `--format python`")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"{name!r} is not a plain name; use lower-case letters, digits and _, e.g. late_parcels")
+    if given.source is None:
+        if given.target is not None:
+            raise ValueError("--target is a column of the file that --source names; give both")
+        return name, example()
+    return name, drafted(given.source, given.target, data_dir(), Path.cwd())

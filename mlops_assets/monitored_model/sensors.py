@@ -4,8 +4,9 @@ https://docs.dagster.io/guides/automate/sensors
 """
 
 import json
+import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -33,6 +34,11 @@ RESOURCES = {"lake", "store"}
 ARRIVAL_SECONDS = 60
 # A run that gives no sign of life, or none any more, for so many intervals of the sensors is dead.
 SILENT_INTERVALS = 12
+# How far back the first look at failed runs goes, and how much of the last look is looked at again, in seconds.
+FAILURES_LOOKED_BACK = 86_400.0
+FAILURES_OVERLAP = 60.0
+# The leases of ended runs tell for a while that they were alive; then they are only in the way.
+RELEASED_KEPT = 86_400.0
 UNOBSERVED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 Planner = Callable[[ModelSpec, Lake, Store, dg.DagsterInstance], Plan]
@@ -119,7 +125,7 @@ def _new_data(
             return dg.SensorResult(skip_reason=paused, cursor=context.cursor)
         seen: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
         keys = list(periods.get_partition_keys())
-        plan = period_runs(spec, lake, context.instance, arrivals(spec, lake, keys, seen))
+        plan = period_runs(spec, lake, store, context.instance, arrivals(spec, lake, keys, seen))
         missing = missing_periods(spec, lake, store, keys, datetime.now())
         requests = [
             dg.RunRequest(run_key=wanted.run_key, partition_key=wanted.period, tags=wanted.tags) for wanted in plan.runs
@@ -183,9 +189,7 @@ def fail_dead_runs(instance: dg.DagsterInstance, store: Store, *, now: float | N
     Dagster's default launcher has no health check: a run that was killed together with its launcher stays STARTED, and
     one whose launcher was killed before it had a process stays STARTING.
     """
-    import time
-
-    from mlops_assets.incidents.lease import holders, last_heartbeat
+    from mlops_assets.incidents.lease import forget_released, holders, last_heartbeat
 
     moment = time.time() if now is None else now
     ended = []
@@ -203,28 +207,49 @@ def fail_dead_runs(instance: dg.DagsterInstance, store: Store, *, now: float | N
         if killed or moment - last > SILENT_INTERVALS * sensor_seconds():
             instance.report_run_failed(run, "its process gives no sign of life; it was killed, or its machine is gone")
             ended.append(run.run_id)
+    forget_released(store, RUN_LEASE, older_than=RELEASED_KEPT)
     return ended
 
 
 def _failures() -> dg.SensorDefinition:
-    @dg.run_failure_sensor(
+    # Not a run-failure sensor: that one begins with its first tick, and would say nothing of what failed before it.
+    @dg.sensor(
         name="failures",
+        minimum_interval_seconds=sensor_seconds(),
         default_status=default_status(),
+        required_resource_keys={"store"},
         description="Tells people about a run that failed; a withheld period is no failure.",
     )
-    def failures(context: dg.RunFailureSensorContext) -> None:
-        from mlops_assets.home import Home
-
-        announce_failure(context.instance, Store(Home.from_env().store_url), context.dagster_run)
+    def failures(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        since = float(context.cursor) if context.cursor else time.time() - FAILURES_LOOKED_BACK
+        told, newest = announce_failures(context.instance, context.resources.store.store(), since)
+        note = f"told of {', '.join(run[:8] for run in told)}" if told else "no run has failed since the last look"
+        return dg.SensorResult(skip_reason=note, cursor=str(newest))
 
     return failures
 
 
-def announce_failure(instance: dg.DagsterInstance, store: Store, run: dg.DagsterRun) -> None:
-    """Tell people that a model's run failed, once; nothing when it was only withheld."""
+def announce_failures(instance: dg.DagsterInstance, store: Store, since: float) -> tuple[list[str], float]:
+    """Tell people about the models' runs that failed after the moment `since`, in seconds since 1970.
+
+    Returns the ids of these runs, and the moment from which to look next: a little is looked at twice, because runs are
+    written down by several processes; nobody is told twice.
+    """
+    told, newest = [], since
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=datetime.fromtimestamp(since, tz=UTC))
+    for record in instance.get_run_records(filters):
+        newest = max(newest, record.update_timestamp.timestamp() - FAILURES_OVERLAP)
+        if announce_failure(instance, store, record.dagster_run):
+            told.append(record.dagster_run.run_id)
+    return told, newest
+
+
+def announce_failure(instance: dg.DagsterInstance, store: Store, run: dg.DagsterRun) -> bool:
+    """Tell people that a model's run failed, once; False when there is nothing new to tell, as of a withheld period."""
     model = run.tags.get(MODEL_TAG)
-    if model is None or run_outcome(instance, run.run_id) != "failed":
-        return
+    key = f"run/{run.run_id}"
+    if model is None or store.announced(key) or run_outcome(instance, run.run_id) != "failed":
+        return False
     period = run.tags.get("dagster/partition", "")
     store.announce(
         "infrastructure_failure",
@@ -232,5 +257,6 @@ def announce_failure(instance: dg.DagsterInstance, store: Store, run: dg.Dagster
         period,
         f"{model} {period}: the run of {run.job_name} failed",
         f"Run {run.run_id} failed; its log in Dagster says why.",
-        f"run/{run.run_id}",
+        key,
     )
+    return True

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mlops_assets.drift.verdict import DriftThresholds
+from mlops_assets.drift.verdict import SCORES, DriftThresholds
 from mlops_assets.lake.columns import Column, Kind, kinds
 from mlops_assets.lake.periods import Calendar
 from mlops_assets.lake.source import Source
@@ -30,13 +30,20 @@ Shares = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
 class Window(BaseModel):
-    """The periods that a period learns from, as offsets `[first, last]` relative to it."""
+    """The periods that a period learns from, as offsets `[first, last]` relative to it.
+
+    Periods of the window whose data is missing or quarantined are left out. When less than `min_rows` rows remain in
+    one of the parts, a choice or a comparison on them would be chance, and the champion stays.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     train: Offsets = Field(default=[-2, -2])
     validation: Offsets = Field(default=[-1, -1])
     test: Offsets = Field(default=[0, 0])
+    min_rows: int = Field(
+        default=1, gt=0, description="With fewer rows with known target in one of the parts, nothing is trained."
+    )
 
     @model_validator(mode="after")
     def _in_time_order(self) -> Self:
@@ -63,6 +70,18 @@ class Window(BaseModel):
     def first(self) -> int:
         """The offset of the oldest period needed."""
         return self.train[0]
+
+
+class Scenarios(BaseModel):
+    """Several rows for each record, one of which is what was planned; the others answer "what if".
+
+    All are scored. Only the planned ones are served, learned from, watched for drift and measured.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str = Field(description="Column of features.sql that tells a record's scenarios apart.")
+    planned: str = Field(description="Boolean column of features.sql: is this row's scenario the planned one?")
 
 
 class SinceBreak(BaseModel):
@@ -125,19 +144,46 @@ class ModelSpec(BaseModel):
     features: str = Field(default="features.sql", description="SQL file beside defs.yaml that makes the features.")
     target: Target = Field(description="What is predicted.")
     columns: dict[str, Column] = Field(description="The feature columns in order, with their rules.")
+    scenarios: Scenarios | None = Field(default=None, description="When features.sql gives several rows a record.")
     segments: list[str] = Field(default_factory=list, description="Columns to break results down by.")
+    baseline: str | None = Field(
+        default=None,
+        description="Feature column of a regression that is itself a naive forecast, e.g. last year's value; a "
+        "challenger that is not better on the same test rows is never promoted.",
+    )
     window: Window = Field(default_factory=Window, description="Periods for train, validation and test.")
     since_break: SinceBreak = Field(
         default_factory=SinceBreak, description="The split when the window no longer fits the period."
     )
+    min_new_data: float = Field(
+        default=0.1,
+        ge=0,
+        description="Rows that are new since the champion's training rows, for each of those; with fewer the check "
+        "new_data_size warns. At a tenth, nine in ten rows of a model's world are still the champion's.",
+    )
     candidates: list[Candidate] = Field(description="Estimators that compete, each with its search space.")
     trials: int = Field(default=8, ge=1, le=1000, description="Trials of a search, shared by the candidates.")
+    search: Literal["together", "compare_then_tune"] = Field(
+        default="together",
+        description="Tune every candidate; or compare them with default settings and tune the best with the trials "
+        "that are left.",
+    )
+    staging: int = Field(
+        default=0,
+        ge=0,
+        le=9,
+        description="How many of a search's best models are registered with the aliases staging-1, staging-2, …",
+    )
     seed: int = Field(default=42, ge=0, description="Seed of the search, the estimators and the samples.")
     metric: str = Field(default="f1", description="What candidates and champions are compared by.")
     cut: float | Literal["tuned"] = Field(
         default="tuned", description="Score from which a record is predicted positive; `tuned` on validation."
     )
     drift: DriftThresholds = Field(default_factory=DriftThresholds, description="When drift warns and when it acts.")
+    drift_experiment: str | None = Field(
+        default=None,
+        description="MLflow experiment that gets the drift metrics of all periods, as one run with a step a period.",
+    )
     performance: PerformanceLimits = Field(
         default_factory=PerformanceLimits, description="When realised performance warns and when it fails."
     )
@@ -214,14 +260,46 @@ class ModelSpec(BaseModel):
             raise ValueError(f"the target {self.target.column!r} is among the feature columns: it would leak")
         for segment in self.segments:
             self._known("segments", segment)
-        for name in self.drift.columns:
+        for name in self.drift.columns.keys() - {SCORES}:
             self._known("drift.columns", name)
+        self._baseline_is_a_forecast()
+        self._scenarios_are_apart()
+        if self.lead and self.target.required:
+            raise ValueError(
+                f"lead is {self.lead}: periods are opened before their outcomes are known, but target.required leaves "
+                "out rows without outcome; set target.required to false"
+            )
         metrics = CLASSIFICATION_METRICS if self.target.task == "classification" else REGRESSION_METRICS
         if self.metric not in metrics:
             raise ValueError(f"metric {self.metric!r} does not fit {self.target.task}; expected one of {list(metrics)}")
         if isinstance(self.cut, float) and not 0 < self.cut < 1:
             raise ValueError(f"cut is {self.cut}; a score between 0 and 1 or `tuned` is expected")
         return self
+
+    def _baseline_is_a_forecast(self) -> None:
+        if self.baseline is None:
+            return
+        self._known("baseline", self.baseline)
+        if self.target.task != "regression":
+            raise ValueError(
+                "baseline is a forecast of an amount, but the task is classification; leave it out: challengers are "
+                "compared with the base rate anyway"
+            )
+        if self.kinds[self.baseline] != "numeric":
+            raise ValueError(f"baseline {self.baseline!r} is declared categorical; a forecast is a number")
+
+    def _scenarios_are_apart(self) -> None:
+        if self.scenarios is None:
+            return
+        for role, name in (("column", self.scenarios.column), ("planned", self.scenarios.planned)):
+            taken = {*self.columns, *self.source.keys, self.source.time_column, self.target.column, *PLATFORM_COLUMNS}
+            if name in taken:
+                raise ValueError(
+                    f"scenarios.{role} is {name!r}, which is a key, a feature, the target or the platform's; let "
+                    "features.sql return a column of its own, and a feature beside it where the model should know it"
+                )
+        if self.scenarios.column == self.scenarios.planned:
+            raise ValueError("scenarios.column and scenarios.planned are the same column; two are expected")
 
     def _known(self, where: str, column: str) -> None:
         if column not in self.columns:
@@ -245,6 +323,11 @@ class ModelSpec(BaseModel):
     def record_keys(self) -> list[str]:
         """Columns that name a record: the declared keys, or the row's number in the source."""
         return list(self.source.keys) or ["record_id"]
+
+    @property
+    def row_keys(self) -> list[str]:
+        """Columns that name a row of the features: the record, and its scenario where there are several."""
+        return [*self.record_keys, *([self.scenarios.column] if self.scenarios else [])]
 
     @property
     def higher_is_better(self) -> bool:

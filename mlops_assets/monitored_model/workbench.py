@@ -18,7 +18,7 @@ from mlops_assets.incidents.lease import Lease
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake, Partition, identifier
 from mlops_assets.monitored_model.gates import champion_before, period_gate
-from mlops_assets.monitored_model.graph import inputs_of
+from mlops_assets.monitored_model.graph import inputs_of, made_from
 from mlops_assets.monitored_model.outcome import Markdown, table
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.tables import FEATURES
@@ -93,6 +93,13 @@ class Workbench:
         """A table expression over the given periods, for use after FROM."""
         return self.lake.scan(self.name, table, periods)
 
+    def records(self, table: str, periods: Sequence[str]) -> str:
+        """Like `scan`, one row a record: of several scenarios the planned one."""
+        scan = self.scan(table, periods)
+        if self.spec.scenarios is None:
+            return scan
+        return f"(SELECT * FROM {scan} WHERE {identifier(self.spec.scenarios.planned)})"
+
     def write(
         self,
         table: str,
@@ -103,14 +110,27 @@ class Workbench:
         facts: dict[str, Any] | None = None,
     ) -> Partition:
         """Write a partition of this model, whole or not at all, with the digests of what it was made from."""
-        made_from = {f"{name}/{other}": digest for (name, other), digest in self.inputs(table, period).items()}
-        known = {**(facts or {}), "made_from": made_from}
+        inputs = {f"{name}/{other}": digest for (name, other), digest in self.inputs(table, period).items()}
+        known = {**(facts or {}), "made_from": inputs}
         return self.lake.write(self.name, table, period, data, reason=reason, facts=known)
 
     def inputs(self, table: str, period: str) -> dict[tuple[str, str], str]:
         """Digests of the partitions that a partition is made from, of those that are there."""
         found = {pair: self.find(*pair) for pair in inputs_of(self.spec, table, period)}
         return {pair: partition.digest for pair, partition in found.items() if partition is not None}
+
+    def stale_after(self, made: Partition) -> list[tuple[str, str]]:
+        """The partitions of later periods, as (table, period), that were made from this one as it was before.
+
+        They are not made again by themselves: what was served then was served.
+        """
+        later = {pair: self.find(*pair) for pair in made_from(self.spec, made.table, made.period)}
+        name = f"{made.table}/{made.period}"
+        return [
+            pair
+            for pair, found in later.items()
+            if found is not None and found.facts.get("made_from", {}).get(name, made.digest) != made.digest
+        ]
 
     def days(self, period: str) -> tuple[date, date]:
         """First and last day of a period."""

@@ -32,7 +32,9 @@ class EstimatorError(ValueError):
 class Target(BaseModel):
     """The column to predict.
 
-    `positive` is the value that counts as the event of a classification; every other value is the rest.
+    `positive` is the value that counts as the event of a classification; every other value is the rest. `isin` lists
+    the values that may occur, `positive` among them: another one, which would count as the rest without a word, then
+    fails the check of the features.
     With `required`, rows without the target are left out of training and scoring in batches.
     """
 
@@ -41,7 +43,16 @@ class Target(BaseModel):
     column: str
     task: Task = "classification"
     positive: Scalar = 1
+    isin: list[Scalar] | None = None
     required: bool = True
+
+    @model_validator(mode="after")
+    def _positive_may_occur(self) -> Target:
+        if self.isin is not None and self.task == "regression":
+            raise ValueError("isin lists classes, but the task is regression; remove it")
+        if self.isin is not None and self.positive not in self.isin:
+            raise ValueError(f"positive is {self.positive!r}, which is not among isin {self.isin}; list both classes")
+        return self
 
 
 class SearchSpace(BaseModel):
@@ -88,6 +99,13 @@ class SearchSpace(BaseModel):
             raise ValueError("log and step exclude each other: give one of them")
         if self.step is not None and (self.step <= 0 or (kind == "int" and self.step != int(self.step))):
             raise ValueError(f"step of {kind} must be a positive {kind}, found {self.step}")
+
+    def holds(self, value: Any) -> bool:
+        """Whether the space has this value."""
+        if self.categorical is not None:
+            return value in self.categorical
+        bounds = self.int if self.int is not None else self.float or []
+        return isinstance(value, builtins.int | builtins.float) and bounds[0] <= value <= bounds[1]
 
     @property
     def size(self) -> builtins.int | None:
@@ -150,6 +168,16 @@ class Candidate(BaseModel):
                     f"write it with point and sign, e.g. {float(value):.1e}"
                 )
         return given
+
+    @model_validator(mode="after")
+    def _search_begins_inside(self) -> Candidate:
+        for name, space in self.search.items():
+            if name in self.params and not space.holds(self.params[name]):
+                raise ValueError(
+                    f"params.{name} is {self.params[name]!r}, where the search begins, but search.{name} does not hold "
+                    "it; change one of the two"
+                )
+        return self
 
     @property
     def label(self) -> str:

@@ -1,4 +1,4 @@
-"""The rule that names a champion: on the same test rows, strictly better wins."""
+"""The rule that names a champion: on the same test rows, strictly better wins, and never what a rule of thumb beats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from mlops_assets.training.metrics import HIGHER_IS_BETTER
 
-Outcome = Literal["first", "promoted", "retained"]
+Outcome = Literal["none", "first", "promoted", "retained"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class Decision:
     reason: str
 
 
-def decide(champion_metric: float | None, challenger_metric: float, metric: str) -> Decision:
+def decide(
+    champion_metric: float | None, challenger_metric: float, metric: str, *, disqualified: str | None = None
+) -> Decision:
     """Compare a challenger with the champion by one metric, measured on the same test rows.
 
     Parameters
@@ -32,6 +34,8 @@ def decide(champion_metric: float | None, challenger_metric: float, metric: str)
         champion stays. Only the first champion needs none.
     metric
         A key of `HIGHER_IS_BETTER`, which says which direction is better.
+    disqualified
+        Why the challenger may not be champion whatever the comparison says: the champion stays, or there is none.
 
     Raises
     ------
@@ -40,6 +44,8 @@ def decide(champion_metric: float | None, challenger_metric: float, metric: str)
     """
     if metric not in HIGHER_IS_BETTER:
         raise ValueError(f"unknown metric {metric!r}; expected one of {', '.join(HIGHER_IS_BETTER)}")
+    if disqualified is not None:
+        return Decision("none" if champion_metric is None else "retained", disqualified)
     if champion_metric is None:
         if math.isnan(challenger_metric):
             return Decision("first", f"the first champion; its {metric} is undefined on the test rows")

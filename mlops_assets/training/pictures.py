@@ -108,7 +108,10 @@ def score_histogram_picture(
 
 
 def trials_picture(trials: Sequence[Trial], metric: str, title: str = "Trials") -> bytes:
-    """Validation metric of each trial and the best so far, by candidate; failed ones as crosses, PNG."""
+    """Validation metric of each trial and the best so far, by candidate; failed ones as crosses, PNG.
+
+    A line divides the comparison of candidates from the tuning of the winner, in a search of two stages.
+    """
     figure, axes = _figure()
     complete = [t for t in trials if t.state != "failed" and metric in t.metrics]
     for name, colour in zip(dict.fromkeys(t.candidate for t in trials), _colours(), strict=False):
@@ -122,10 +125,23 @@ def trials_picture(trials: Sequence[Trial], metric: str, title: str = "Trials") 
     if failed:
         floor = axes.get_ylim()[0]
         axes.scatter(failed, [floor] * len(failed), marker="x", color="#dc2626", label="failed", clip_on=False)
+    _stages(axes, trials)
     axes.set_xticks(range(len(trials)) if len(trials) <= 20 else axes.get_xticks())
     axes.legend(fontsize=7, frameon=False)
     _title(axes, title, "trial", f"{metric} on validation")
     return _png(figure)
+
+
+def _stages(axes: Axes, trials: Sequence[Trial]) -> None:
+    tuned = [t.number for t in trials if t.stage == "tune"]
+    if not any(t.stage == "compare" for t in trials):
+        return
+    border = (min(tuned) if tuned else len(trials)) - 0.5
+    above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "fontsize": 7, "color": INK, "va": "bottom"}
+    axes.axvline(border, color=GREY, linestyle="--", linewidth=1)
+    axes.text(border - 0.1, 1.0, "compare", ha="right", **above)
+    if tuned:
+        axes.text(border + 0.1, 1.0, "tune", ha="left", **above)
 
 
 def _colours() -> tuple[str, ...]:

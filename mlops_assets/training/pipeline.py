@@ -24,6 +24,7 @@ PERMUTATION_REPEATS = 3
 # HistGradientBoosting takes at most 255 categories a column.
 CODED_CATEGORIES = 255
 ONE_HOT_MIN_ROWS = 20
+CALIBRATION_FOLDS = 3
 
 
 class ScoreError(TypeError):
@@ -138,8 +139,21 @@ def estimator(candidate: Candidate, kinds: Mapping[str, Kind], params: Mapping[s
             raise ScoreError(f"calibration is for classifiers, {candidate.estimator} is none; leave it out")
         from sklearn.calibration import CalibratedClassifierCV
 
-        made = CalibratedClassifierCV(made, method=candidate.calibration, cv=3)
+        made = CalibratedClassifierCV(made, method=candidate.calibration, cv=CALIBRATION_FOLDS)
     return made
+
+
+def calibration_folds(target: NDArray[Any]) -> int:
+    """Folds of a calibration's cross-validation: `CALIBRATION_FOLDS`, or as many as the rarer class has rows.
+
+    Raises ScoreError when a class has one row only: it can't be both fitted on and calibrated with.
+    """
+    rarer = int(np.bincount(np.asarray(target, dtype=np.int64), minlength=2).min())
+    if rarer < 2:
+        raise ScoreError(
+            f"calibration needs two rows of each class, found {rarer} of one; choose a wider training window"
+        )
+    return min(CALIBRATION_FOLDS, rarer)
 
 
 def _native_types(candidate: Candidate, kinds: Mapping[str, Kind], known: set[str]) -> dict[str, Any]:

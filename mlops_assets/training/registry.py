@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 CHAMPION, PREVIOUS_CHAMPION = "champion", "previous_champion"
+STAGING = "staging-"
+RUNNER_UP_OF = "runner_up_of"  # tag of a version that was second best or less: the version of the best
 FOLDER = "monitoring"
 REFERENCE_PROFILE = "reference_profile.parquet"
 SCORE_REFERENCE = "score_reference.parquet"
@@ -327,8 +329,9 @@ def register(
     fingerprint: str,
     tags: Mapping[str, str] | None = None,
     description: str | None = None,
+    status: Literal["challenger", "staging"] = "challenger",
 ) -> str:
-    """Register a logged model as the next version, tagged `status: challenger`; returns the version.
+    """Register a logged model as the next version, tagged with its status; returns the version.
 
     A fingerprint that is registered already gives its version back, and nothing new is made.
     """
@@ -344,7 +347,7 @@ def register(
             raise
     model_id = model_uri.removeprefix("models:/")
     source = client.get_logged_model(model_id).artifact_location
-    own = {**(tags or {}), "fingerprint": fingerprint, "status": "challenger"}
+    own = {**(tags or {}), "fingerprint": fingerprint, "status": status}
     created = client.create_model_version(
         name,
         source,
@@ -400,6 +403,39 @@ def set_champion(client: MlflowClient, name: str, version: str, previous: str | 
             continue
         if status != wanted_status:
             client.set_model_version_tag(name, number, "status", wanted_status)
+
+
+def staging_alias(place: int) -> str:
+    """The alias of a place in staging: `staging-1` is the best."""
+    return f"{STAGING}{place}"
+
+
+def set_staging(client: MlflowClient, name: str, versions: Sequence[str]) -> None:
+    """Point `@staging-1`, `@staging-2`, … at versions, best first, and remove the staging aliases beyond them.
+
+    Versions that leave staging become `archived`; a challenger or champion among them keeps its own status.
+    Doing it again changes nothing. Call it for the newest period only.
+    """
+    known = {str(v.version): v for v in _versions(client, name)}
+    gone = [version for version in versions if version not in known]
+    if gone:
+        raise RegistryError(
+            f"model {name} lacks version {gone[0]}; found {', '.join(sorted(known, key=int)) or 'none'}"
+        )
+    wanted = {staging_alias(place): version for place, version in enumerate(versions, start=1)}
+    aliases = {alias: str(v) for alias, v in client.get_registered_model(name).aliases.items()} if known else {}
+    for alias in aliases:
+        if alias.startswith(STAGING) and alias not in wanted:
+            client.delete_registered_model_alias(name, alias)
+    for alias, version in wanted.items():
+        if aliases.get(alias) != version:
+            client.set_registered_model_alias(name, alias, version)
+    for number, found in known.items():
+        status = found.tags.get("status")
+        if status == "staging" and number not in versions:
+            client.set_model_version_tag(name, number, "status", "archived")
+        elif status == "archived" and number in versions and RUNNER_UP_OF in found.tags:
+            client.set_model_version_tag(name, number, "status", "staging")
 
 
 def load(client: MlflowClient, name: str, version: str) -> LoadedModel:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,7 @@ from mlops_assets.training.metrics import (
     regression_metrics,
     tune_cut,
 )
-from mlops_assets.training.pipeline import estimator, importances, preprocessing, scores
+from mlops_assets.training.pipeline import calibration_folds, estimator, importances, preprocessing, scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 Cut = float | Literal["tuned"]
+SearchPlan = Literal["together", "compare_then_tune"]
+Stage = Literal["search", "compare", "tune"]
 
 
 class OneClassError(ValueError):
-    """The training rows hold one class only, so there is nothing to learn."""
+    """The training or validation rows hold one class only, so there is nothing to learn, or to choose by."""
 
 
 class SearchError(RuntimeError):
@@ -59,7 +61,9 @@ class Trial:
 
     `metrics` are those on validation. `state` is `complete`, `failed` (with its `error`) or `repeated`: the
     sampler proposed parameters again, whose result was taken over without a fit. `number` counts over all
-    candidates; `started` and `seconds` are wall time.
+    candidates; `started` and `seconds` are wall time. `stage` is `search` where all candidates are tuned
+    together; in two stages `compare` for a candidate's fit with default settings, `tune` for the winner's.
+    `warnings` is what the estimator warned of while it was fitted (no convergence, say), each once.
     """
 
     number: int
@@ -71,6 +75,8 @@ class Trial:
     state: Literal["complete", "failed", "repeated"]
     started: datetime
     error: str | None = None
+    stage: Stage = "search"
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Trained:
 
     `metrics` has the keys train, validation and test; `test_scores` are the chosen model's scores on the
     test rows, in their order; `importances` see `pipeline.importances`; `params` are those of the last fit.
+    `runners_up` are fitted models too, from the second best on (see `train`); `trials` and `seconds` are those
+    of the whole search, theirs included.
     """
 
     pipeline: Pipeline
@@ -94,6 +102,7 @@ class Trained:
     importances: dict[str, float]
     test_scores: NDArray[np.float64]
     seconds: float = field(compare=False, default=0.0)
+    runners_up: list[Trained] = field(default_factory=list)
 
 
 def encode_target(values: ArrayLike, target: Target) -> NDArray[Any]:
@@ -128,6 +137,8 @@ def train(
     cut: Cut = "tuned",
     trials: int = 8,
     seed: int = 42,
+    plan: SearchPlan = "together",
+    runners_up: int = 0,
     storage: Path | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Trained:
@@ -142,6 +153,14 @@ def train(
     trials
         Fits in all. Candidates that have something to search share them equally, each gets at least one; a
         candidate with nothing to search gets exactly one.
+    plan
+        `together`: every candidate is tuned, as `trials` says. `compare_then_tune`: every candidate is fitted
+        once with its own `params` (default settings), and the best by the validation metric gets all trials
+        that are left.
+    runners_up
+        How many models beside the best are fitted too, in the order of their validation metric. Each candidate
+        has one place, its best trial; where one candidate only was tuned (a single one, or the winner of
+        `compare_then_tune`), its best distinct trials have one each. Fewer when there are no more.
     storage
         File of the Optuna journal; begun anew, so that the result depends on nothing that was there before.
     on_trial
@@ -153,7 +172,7 @@ def train(
     Raises
     ------
     OneClassError
-        The training rows hold one class only.
+        The training or the validation rows hold one class only.
     SearchError
         Every trial failed; the message has the first cause.
     ValueError
@@ -164,30 +183,41 @@ def train(
     if storage is not None:
         storage.parent.mkdir(parents=True, exist_ok=True)
         storage.unlink(missing_ok=True)
+    searches = {
+        _label(candidate, candidates): _CandidateSearch(candidate, kinds, target, metric, cut, seed, train, validation)
+        for candidate in candidates
+    }
     done: list[Trial] = []
-    searches: dict[str, _CandidateSearch] = {}
     with _quiet_optuna():
-        for candidate, share in zip(candidates, _shares(candidates, trials), strict=True):
-            search = _CandidateSearch(candidate, kinds, target, metric, cut, seed, train, validation)
-            searches[_label(candidate, candidates)] = search
-            for trial in search.run(_label(candidate, candidates), share, storage, len(done)):
-                done.append(trial)
-                if on_trial is not None:
-                    on_trial(trial)
-    chosen = _best(done, metric)
-    search = searches[chosen.candidate]
+        run = _in_two_stages if plan == "compare_then_tune" else _all_together
+        for trial in run(searches, trials, storage, metric):
+            done.append(trial)
+            if on_trial is not None:
+                on_trial(trial)
+    models: list[Trained] = []
+    for chosen in _places(done, metric, 1 + runners_up):
+        began = time.perf_counter() if models else started
+        fitted = _finished(searches[chosen.candidate], chosen, done, train, validation, test)
+        models.append(replace(fitted, seconds=time.perf_counter() - began))
+    return replace(models[0], seconds=time.perf_counter() - started, runners_up=models[1:])
+
+
+def _finished(
+    search: _CandidateSearch, chosen: Trial, done: list[Trial], train: Split, validation: Split, test: Split
+) -> Trained:
+    """A trial's model, measured and explained."""
     pipeline, params, final_cut = search.final(chosen)
     scored = {
-        name: scores(pipeline, split.features, target)
+        name: scores(pipeline, split.features, search.target)
         for name, split in (("train", train), ("validation", validation), ("test", test))
     }
     return Trained(
         pipeline=pipeline,
         candidate=search.candidate,
         params=params,
-        kinds=dict(kinds),
-        target=target,
-        metric=metric,
+        kinds=dict(search.kinds),
+        target=search.target,
+        metric=search.metric,
         cut=final_cut,
         trials=done,
         chosen=chosen,
@@ -196,10 +226,56 @@ def train(
             "validation": measure(validation.target, scored["validation"], final_cut),
             "test": measure(test.target, scored["test"], final_cut),
         },
-        importances=importances(pipeline, validation.features, validation.target, kinds, seed),
+        importances=importances(pipeline, validation.features, validation.target, search.kinds, search.seed),
         test_scores=scored["test"],
-        seconds=time.perf_counter() - started,
     )
+
+
+def _all_together(
+    searches: Mapping[str, _CandidateSearch], trials: int, storage: Path | None, metric: str
+) -> Iterator[Trial]:
+    """Every candidate is tuned with its share of the trials."""
+    number = 0
+    shares = _shares([search.candidate for search in searches.values()], trials)
+    for (label, search), share in zip(searches.items(), shares, strict=True):
+        for trial in search.run(label, share, storage, number):
+            number += 1
+            yield trial
+
+
+def _in_two_stages(
+    searches: Mapping[str, _CandidateSearch], trials: int, storage: Path | None, metric: str
+) -> Iterator[Trial]:
+    """One fit of every candidate, then all trials that are left for the best of them."""
+    compared = []
+    for number, (label, search) in enumerate(searches.items()):
+        compared.append(search.compare(label, number))
+        yield compared[-1]
+    left = trials - len(compared)
+    if not any(trial.state == "complete" for trial in compared):
+        return
+    best = _best(compared, metric)
+    winner = searches[best.candidate]
+    if left > 0 and winner.candidate.search:
+        yield from winner.run(best.candidate, left, storage, len(compared), "tune")
+
+
+def _places(done: Sequence[Trial], metric: str, number: int) -> list[Trial]:
+    """The trials whose models are wanted, best first: the chosen one and the runners-up (see `train`)."""
+    best = _best(done, metric)
+    complete = sorted((t for t in done if t.state == "complete"), key=_rank(metric))
+    one_tuned = len({t.candidate for t in done}) == 1 or any(t.stage == "tune" for t in done)
+    if one_tuned:
+        places = {_key(t.params): t for t in reversed(complete) if t.candidate == best.candidate}
+    else:
+        places = {t.candidate: t for t in reversed(complete)}
+    return sorted(places.values(), key=_rank(metric))[:number]
+
+
+def _rank(metric: str) -> Callable[[Trial], tuple[float, int]]:
+    """A sort key: the better validation metric first, of equals the earlier trial."""
+    sign = -1 if HIGHER_IS_BETTER[metric] else 1
+    return lambda trial: (sign * trial.metrics[metric], trial.number)
 
 
 def _check(
@@ -224,6 +300,12 @@ def _check(
                 f"all {len(train.target)} training rows have {target.column} "
                 f"{'=' if classes[0] == 1 else '≠'} {target.positive!r}; both classes are needed. "
                 "Check the target's `positive` value, or choose a wider training window"
+            )
+        if len(np.unique(validation.target)) < 2:
+            raise OneClassError(
+                f"all {len(validation.target)} validation rows have {target.column} "
+                f"{'=' if validation.target[0] == 1 else '≠'} {target.positive!r}, so no candidate can be told from "
+                "another, and no cut be tuned; choose a wider validation window"
             )
 
 
@@ -255,8 +337,7 @@ def _best(done: Sequence[Trial], metric: str) -> Trial:
         raise SearchError(
             f"all {len(done)} trials failed; first {failed.candidate} with {failed.params}: {failed.error}"
         )
-    sign = 1 if HIGHER_IS_BETTER[metric] else -1
-    return max(complete, key=lambda t: (sign * t.metrics[metric], -t.number))
+    return min(complete, key=_rank(metric))
 
 
 @contextmanager
@@ -283,6 +364,20 @@ def _known_noise() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _noted(messages: list[str]) -> Iterator[None]:
+    """Collect what is warned of, each message once, instead of printing it for every trial of every period."""
+    import warnings
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            texts = (f"{warning.category.__name__}: {warning.message}".strip() for warning in caught)
+            messages.extend(dict.fromkeys(texts))
+
+
 class _CandidateSearch:
     """One candidate's trials. Frames are encoded once, each trial fits the estimator alone."""
 
@@ -303,26 +398,46 @@ class _CandidateSearch:
         self._encoded: tuple[Any, Any, Any] | None = None
         self._fitted: tuple[int, Any] | None = None
         self._best_value = -math.inf
+        self._compared: Trial | None = None
 
-    def run(self, label: str, share: int, storage: Path | None, offset: int) -> Iterator[Trial]:
+    def compare(self, label: str, number: int) -> Trial:
+        """One fit with the candidate's own parameters: what is searched stays at the estimator's default."""
+        self._compared = self._trial(number, label, dict(self.candidate.params), "compare")
+        return self._compared
+
+    def run(
+        self, label: str, share: int, storage: Path | None, offset: int, stage: Stage = "search"
+    ) -> Iterator[Trial]:
         """Trials numbered from `offset`; stops early when a finite space is used up."""
         study = _study(label, storage, self.metric, self.seed, share)
-        known = {k: v for k, v in self.candidate.params.items() if k in self.candidate.search}
+        known = {
+            k: _as_asked(v, self.candidate.search[k])
+            for k, v in self.candidate.params.items()
+            if k in self.candidate.search
+        }
         if known:
             study.enqueue_trial(known)
         seen: dict[str, Trial] = {}
+        compared = self._compared
+        if compared is not None and known.keys() == self.candidate.search.keys():
+            # The comparison has tried these parameters: the sampler learns of it, and no trial is spent on them.
+            asked, params = self._ask(study)
+            self._tell(study, asked, compared)
+            seen[_key(params)] = compared
         for number in range(offset, offset + share):
-            asked = study.ask()
-            params = self.candidate.params | {
-                name: _suggest(asked, name, space) for name, space in self.candidate.search.items()
-            }
-            key = repr(sorted(params.items()))
-            trial = self._repeat(number, seen[key]) if key in seen else self._trial(number, label, params)
+            if len(seen) >= _space_size(self.candidate.search):
+                return
+            asked, params = self._ask(study)
+            key = _key(params)
+            trial = self._repeat(number, seen[key], stage) if key in seen else self._trial(number, label, params, stage)
             seen.setdefault(key, trial)
             self._tell(study, asked, trial)
             yield trial
-            if len(seen) >= _space_size(self.candidate.search):
-                return
+
+    def _ask(self, study: Study) -> tuple[OptunaTrial, dict[str, Any]]:
+        asked = study.ask()
+        proposed = {name: _suggest(asked, name, space) for name, space in self.candidate.search.items()}
+        return asked, self.candidate.params | proposed
 
     def _tell(self, study: Study, asked: OptunaTrial, trial: Trial) -> None:
         from optuna.trial import TrialState
@@ -333,16 +448,15 @@ class _CandidateSearch:
             study.tell(asked, trial.metrics[self.metric])
 
     @staticmethod
-    def _repeat(number: int, trial: Trial) -> Trial:
-        return Trial(
-            number, trial.candidate, trial.params, trial.metrics, trial.cut, 0.0, "repeated",
-            datetime.now(UTC), trial.error,
-        )  # fmt: skip
+    def _repeat(number: int, trial: Trial, stage: Stage) -> Trial:
+        return replace(trial, number=number, seconds=0.0, state="repeated", started=datetime.now(UTC), stage=stage)
 
-    def _trial(self, number: int, label: str, params: dict[str, Any]) -> Trial:
+    def _trial(self, number: int, label: str, params: dict[str, Any], stage: Stage) -> Trial:
         started, clock = datetime.now(UTC), time.perf_counter()
+        warned: list[str] = []
         try:
-            fitted, cut, metrics = self._fit(params)
+            with _noted(warned):
+                fitted, cut, metrics = self._fit(params)
             if math.isnan(metrics[self.metric]):
                 raise ValueError(
                     f"{self.metric} is undefined on validation: {metrics.undefined.get(self.metric, 'NaN')}"
@@ -350,10 +464,14 @@ class _CandidateSearch:
         except Exception as error:  # noqa: BLE001  an estimator may raise anything for parameters it can't take
             seconds = time.perf_counter() - clock
             cause = f"{type(error).__name__}: {error}"
-            return Trial(number, label, params, Metrics({}), None, seconds, "failed", started, cause)
+            return Trial(
+                number, label, params, Metrics({}), None, seconds, "failed", started, cause, stage, tuple(warned)
+            )
         self._keep(number, fitted, metrics)
         seconds = time.perf_counter() - clock
-        return Trial(number, label, params, metrics, cut, seconds, "complete", started)
+        return Trial(
+            number, label, params, metrics, cut, seconds, "complete", started, stage=stage, warnings=tuple(warned)
+        )
 
     def _keep(self, number: int, fitted: Any, metrics: Metrics) -> None:
         """Only the best estimator so far stays in memory; without a final fit it is the model."""
@@ -366,6 +484,8 @@ class _CandidateSearch:
 
         _, X, X_validation = self._encode()
         fitted = estimator(self.candidate, self.kinds, params, self.seed, self.target.task)
+        if self.candidate.calibration is not None:
+            fitted.set_params(cv=calibration_folds(self.train.target))
         with _known_noise():
             fitted.fit(X, self.train.target)
         scored = scores(Pipeline([("estimator", fitted)]), X_validation, self.target)
@@ -398,6 +518,10 @@ class _CandidateSearch:
         return Pipeline([*steps, ("estimator", fitted)]), params, cut
 
 
+def _key(params: Mapping[str, Any]) -> str:
+    return repr(sorted(params.items()))
+
+
 def _study(label: str, storage: Path | None, metric: str, seed: int, share: int) -> Study:
     import optuna
     from optuna.storages import JournalStorage
@@ -414,12 +538,21 @@ def _study(label: str, storage: Path | None, metric: str, seed: int, share: int)
     )
 
 
+def _by_position(space: SearchSpace) -> bool:
+    """Whether Optuna chooses a position instead of the value: lists and mappings are no choices to it."""
+    return not all(isinstance(v, bool | int | float | str) or v is None for v in space.categorical or [])
+
+
+def _as_asked(value: Any, space: SearchSpace) -> Any:
+    """A parameter's value as `_suggest` asks for it."""
+    return (space.categorical or []).index(value) if _by_position(space) else value
+
+
 def _suggest(trial: OptunaTrial, name: str, space: SearchSpace) -> Any:
     if space.categorical is not None:
-        # Lists and mappings are no choices to Optuna; their position is.
-        if all(isinstance(v, bool | int | float | str) or v is None for v in space.categorical):
-            return trial.suggest_categorical(name, space.categorical)
-        return space.categorical[trial.suggest_categorical(name, list(range(len(space.categorical))))]
+        if _by_position(space):
+            return space.categorical[trial.suggest_categorical(name, list(range(len(space.categorical))))]
+        return trial.suggest_categorical(name, space.categorical)
     if space.int is not None:
         return trial.suggest_int(name, space.int[0], space.int[1], step=int(space.step or 1), log=space.log)
     low, high = space.float or [0.0, 0.0]

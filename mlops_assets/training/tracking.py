@@ -155,6 +155,7 @@ def log(
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, Any] | None = None,
     timestamp: int | None = None,
+    step: int = 0,
 ) -> None:
     """Write params, metrics and tags of one run in one request. Undefined metrics (NaN) are left out."""
     import math
@@ -165,10 +166,24 @@ def log(
     when = int(time.time() * 1000) if timestamp is None else timestamp
     client.log_batch(
         run_id,
-        metrics=[Metric(k, float(v), when, 0) for k, v in (metrics or {}).items() if not math.isnan(v)],
+        metrics=[Metric(k, float(v), when, step) for k, v in (metrics or {}).items() if not math.isnan(v)],
         params=[Param(k, param_text(v)) for k, v in (params or {}).items()],
         tags=[RunTag(k, v) for k, v in _tags(tags or {}).items()],
     )
+
+
+def series_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+    """The run of an experiment that holds a series of metrics, one step a period; made when it isn't there.
+
+    It is told from others by all of its `tags`.
+    """
+    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = client.search_runs([experiment_id], wanted, max_results=1, order_by=["start_time ASC"])
+    if found:
+        return found[0].info.run_id
+    run_id = client.create_run(experiment_id, run_name=name, tags=_tags(tags)).info.run_id
+    client.set_terminated(run_id)
+    return run_id
 
 
 def param_text(value: Any) -> str:
@@ -193,12 +208,15 @@ def log_trials(
     periods: Mapping[str, str],
     tags: Mapping[str, str] | None = None,
     chosen: int | None = None,
+    staged: Mapping[int, str] | None = None,
 ) -> list[str]:
     """One run per trial, nested below the period's run; returns their ids in order.
 
     Each has the trial's parameters, the periods of train, validation and test as parameters
     (`periods`), the metrics on validation as `validation_<metric>`, its own start and end, and the status
-    FAILED with the error as a tag when the trial failed. `chosen` is the number of the trial that won.
+    FAILED with the error as a tag when the trial failed; what was warned of is a tag too. `chosen` is the number
+    of the trial that won, `staged` maps the numbers of those whose models are registered for staging to their
+    alias.
     """
     ids = []
     for trial in trials:
@@ -209,8 +227,11 @@ def log_trials(
             "mlflow.parentRunId": parent_run_id,
             "candidate": trial.candidate,
             "state": trial.state,
+            "stage": trial.stage,
             "chosen": trial.number == chosen,
+            **({"staging": staged[trial.number]} if staged and trial.number in staged else {}),
             **({"error": trial.error} if trial.error else {}),
+            **({"warnings": "; ".join(trial.warnings)} if trial.warnings else {}),
         }
         run = client.create_run(
             experiment_id,

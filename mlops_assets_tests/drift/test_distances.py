@@ -268,6 +268,22 @@ def test_default_scores_equal_those_of_the_installed_evidently(
     assert methods == expected
 
 
+@pytest.mark.parametrize("kind", ["numeric", "categorical"])
+def test_the_distance_for_small_samples_is_the_one_that_evidently_takes_for_large_ones(kind: Any) -> None:
+    rng = np.random.default_rng(3)
+    draws = [rng.normal(0, 1, 300).round(2), rng.normal(0.8, 1, 200).round(2)]
+    if kind == "categorical":
+        draws = [np.array(list("abcd"))[np.digitize(values, [-1, 0, 1])] for values in draws]
+    small = [ColumnProfile.of("x", kind, values.tolist()) for values in draws]
+    large = [ColumnProfile.of("x", kind, values.tolist() * 20) for values in draws]
+    assert distances.evidently_score(*small).method in ("ks", "chisquare")
+    found, expected = distances.evidently_distance(*small), distances.evidently_score(*large)
+    assert found.method == expected.method
+    assert found.value == pytest.approx(expected.value)
+    assert distances.evidently_distance(*large) == expected
+    assert distances.evidently_distance(small[0], ColumnProfile.of("x", kind, [None])) is None
+
+
 def test_psi_and_jensen_shannon_on_evidentlys_bins_equal_evidentlys() -> None:
     from evidently.legacy.calculations.stattests.jensenshannon import _jensenshannon
     from evidently.legacy.calculations.stattests.psi import _psi

@@ -26,8 +26,6 @@ NUMERIC = [
 KINDS: dict[str, Any] = dict.fromkeys(NUMERIC, "numeric") | dict.fromkeys(CATEGORICAL, "categorical")
 MONTHS = [f"{year}-{month:02d}" for year in (2021, 2022, 2023) for month in range(1, 13)][:27]
 
-pytestmark = pytest.mark.xdist_group("green_taxi_drift")
-
 
 def trips(month: str) -> str:
     surcharges = ["congestion_surcharge", "extra", "tolls_amount", "mta_tax", "improvement_surcharge"]

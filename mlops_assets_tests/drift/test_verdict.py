@@ -99,6 +99,29 @@ def test_a_constant_column_that_moves_is_severe_by_novelty(con: duckdb.DuckDBPyC
     assert "constant in the reference (0.3)" in report.reasons[1]
 
 
+def test_a_column_that_is_not_judged_is_shown_and_has_no_say(con: duckdb.DuckDBPyConnection) -> None:
+    own = {"city": ColumnThresholds(judged=False)}
+    moved = {"city": "'z'"}
+    assert against_stable(con, **moved).verdict == "severe"
+    report = against_stable(con, **moved, thresholds=DriftThresholds(columns=own), importances={"city": 1})
+    assert (report.verdict, report.reasons, report.severe_share) == ("ok", [], 0)
+    shown = drift_of(report, "city")
+    assert (shown.verdict, shown.novelty.share) == ("none", 1)
+    assert shown.psi > LIMITS.severe
+    assert "not in the reference: z" in report.markdown()
+
+
+def test_the_share_of_severe_columns_is_one_of_the_judged_columns(con: duckdb.DuckDBPyConnection) -> None:
+    own = {name: ColumnThresholds(judged=False) for name in ("x0", "x1", "x2", "x4", "x5")}
+    report = against_stable(con, x3="(n * 6) % 97 + 60", thresholds=DriftThresholds(columns=own, share=0.2))
+    assert report.reasons[0] == "1 of 5 columns are severe (20 % ≥ 20 %)"
+
+
+def test_limits_of_a_column_that_is_not_judged_are_refused() -> None:
+    with pytest.raises(ValidationError, match="judged is false, so warning and severe would have no effect"):
+        ColumnThresholds(judged=False, severe=1.0)
+
+
 def test_a_column_has_its_own_limits(con: duckdb.DuckDBPyConnection) -> None:
     change = {"x3": "(n * 6) % 97 + 20"}
     psi = drift_of(against_stable(con, **change), "x3").psi
@@ -198,6 +221,49 @@ def test_nothing_to_compare_is_none_with_its_reason(con: duckdb.DuckDBPyConnecti
         assert made.reasons[0] in made.markdown()
 
 
+def shifted_scores(by: float, rows: int = 4000) -> tuple[ColumnProfile, ColumnProfile]:
+    """Evenly spread scores, and the same moved by a share of their standard deviation."""
+    old = [round(i / rows, 4) for i in range(rows)]
+    return (
+        ColumnProfile.of("score", "numeric", old),
+        ColumnProfile.of("score", "numeric", [round(value + by / 12**0.5, 4) for value in old]),
+    )
+
+
+TOLERANT = {"(scores)": ColumnThresholds(warning=90, severe=99)}
+
+
+@pytest.mark.parametrize("rows", [4000, 400])
+def test_prediction_drift_above_its_threshold_is_severe_whatever_the_columns_do(
+    con: duckdb.DuckDBPyConnection, rows: int
+) -> None:
+    limits = DriftThresholds(predictions=0.6, columns=TOLERANT)
+    report = against_stable(con, scores=shifted_scores(0.7, rows), thresholds=limits)
+    assert (report.verdict, report.severe_columns) == ("severe", [])
+    assert report.reasons[0] == ("prediction drift 0.70 > 0.6 (Wasserstein distance (normed) of the champion's scores)")
+    (row,) = [row for row in report.rows().to_pylist() if row["method"] == "prediction_drift"]
+    assert (row["column"], row["threshold"], row["verdict"]) == ("(period)", 0.6, "severe")
+    assert row["value"] == pytest.approx(0.7, abs=0.01)
+    below = against_stable(con, scores=shifted_scores(0.5, rows), thresholds=limits)
+    assert below.verdict == "ok"
+    (row,) = [row for row in below.rows().to_pylist() if row["method"] == "prediction_drift"]
+    assert row["verdict"] == "ok"
+
+
+def test_without_its_threshold_prediction_drift_has_no_say_and_no_row(con: duckdb.DuckDBPyConnection) -> None:
+    report = against_stable(con, scores=shifted_scores(0.7), thresholds=DriftThresholds(columns=TOLERANT))
+    assert (report.verdict, report.prediction_drift) == ("ok", None)
+    assert "prediction_drift" not in {row["method"] for row in report.rows().to_pylist()}
+    unscored = against_stable(con, thresholds=DriftThresholds(predictions=0.6))
+    assert (unscored.verdict, unscored.prediction_drift) == ("ok", None)
+
+
+def test_the_scores_may_have_psi_limits_of_their_own(con: duckdb.DuckDBPyConnection) -> None:
+    scores = shifted_scores(0.7)
+    assert against_stable(con, scores=scores).verdict == "severe"
+    assert against_stable(con, scores=scores, thresholds=DriftThresholds(columns=TOLERANT)).verdict == "ok"
+
+
 def test_the_digest_follows_the_content_only(con: duckdb.DuckDBPyConnection) -> None:
     drifted = {"x3": "(n * 6) % 97 + 60"}
     assert against_stable(con, **drifted).digest() == against_stable(con, **drifted).digest()
@@ -243,6 +309,7 @@ def test_markdown_shows_the_worst_column_first_and_escapes_bars(con: duckdb.Duck
         ({"severe": 0.05}, r"severe \(0.05\) is below warning \(0.1\)"),
         ({"columns": {"a": {"severe": 0.05}}}, r"columns.a: severe \(0.05\) is below warning \(0.1\)"),
         ({"share": 0}, "greater than 0"),
+        ({"predictions": 0}, "greater than 0"),
         ({"novelty": 1.5}, "less than or equal to 1"),
         ({"sever": 0.3}, "Extra inputs are not permitted"),
         ({"columns": {"a": {"psi": 0.3}}}, "Extra inputs are not permitted"),

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mlops_assets_tests.conftest import MLOPS_VARIABLES
+
 
 def free_ports(count: int) -> list[int]:
     """Loopback ports that nothing listens on."""
@@ -22,11 +24,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """A program in a session of its own, its output added to `log`; `end` it."""
+    """A program in a session of its own, its output added to `log`; `end` it.
+
+    Of the platform's variables it has those of `environment` only: a fixture may be made before a test's own home is,
+    and MLflow leaves its address in this process's environment.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in MLOPS_VARIABLES}
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
-            env={**os.environ, **environment},
+            env={**inherited, **environment},
             cwd=log.parent,
             stdout=output,
             stderr=subprocess.STDOUT,

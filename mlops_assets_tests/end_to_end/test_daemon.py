@@ -26,8 +26,6 @@ from mlops_assets_tests.end_to_end import automation
 from mlops_assets_tests.end_to_end.automation import Deployment, state
 from mlops_assets_tests.end_to_end.processes import wait_for
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 HEALTHY = ["2021-01", "2021-02", "2021-03", "2021-04"]
 SEVERE, AFTER = "2021-05", "2021-06"
 BREAK = date(2021, 5, 11)

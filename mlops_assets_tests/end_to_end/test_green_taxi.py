@@ -83,7 +83,6 @@ def spring(tmp_path_factory: pytest.TempPathFactory) -> Months:
     return Months.of(root, as_small_as_the_replaced_system(), "2021-01", "2021-05")
 
 
-@pytest.mark.xdist_group("green_taxi_spring")
 def test_the_known_months_end_first_retained_promoted(spring: Months) -> None:
     assert [run.outcome for run in spring.runs.values()] == ["success"] * 5
     assert [line.decision for line in spring.status.values()] == ["none", "none", "first", "retained", "promoted"]
@@ -91,7 +90,6 @@ def test_the_known_months_end_first_retained_promoted(spring: Months) -> None:
     assert json.loads(spring.row("challenger", "2021-03")["params"])["max_bins"] == 11
 
 
-@pytest.mark.xdist_group("green_taxi_spring")
 def test_both_models_are_compared_on_the_same_month_at_the_same_cut(spring: Months) -> None:
     april, may = spring.row("champion", "2021-04"), spring.row("champion", "2021-05")
     # Measured with the replaced system's 14 bags; one bag differs in the third decimal.
@@ -101,7 +99,6 @@ def test_both_models_are_compared_on_the_same_month_at_the_same_cut(spring: Mont
     assert may["test_rows"] == spring.status["2021-05"].rows
 
 
-@pytest.mark.xdist_group("green_taxi_spring")
 def test_before_the_first_champion_nothing_is_served_and_after_it_everything(spring: Months) -> None:
     assert [line.gate for line in spring.status.values()] == ["none"] * 3 + ["champion"] * 2
     assert [line.served_rows for line in spring.status.values()] == [
@@ -125,13 +122,11 @@ def winter(tmp_path_factory: pytest.TempPathFactory) -> Months:
     return Months.of(tmp_path_factory.mktemp("winter"), declared(**SMALL), "2022-08", "2023-01")
 
 
-@pytest.mark.xdist_group("green_taxi_winter")
 def test_the_month_before_the_fare_change_is_served(winter: Months) -> None:
     november = winter.status["2022-11"]
     assert (november.verdict, november.gate, november.served_rows) == ("ok", "champion", november.rows)
 
 
-@pytest.mark.xdist_group("green_taxi_winter")
 def test_the_fare_change_is_severe_named_dated_withheld_and_then_served_by_plan_b(winter: Months) -> None:
     december, report = winter.status["2022-12"], winter.facts("drift_report", "2022-12")
     assert december.verdict == report["verdict"] == "severe"
@@ -150,7 +145,6 @@ def test_the_fare_change_is_severe_named_dated_withheld_and_then_served_by_plan_
     assert winter.lake.partition(NAME, "predictions", "2022-12").rows == december.rows, "the scores are kept"
 
 
-@pytest.mark.xdist_group("green_taxi_winter")
 def test_the_month_of_the_change_promotes_a_challenger_that_knows_the_new_fares(winter: Months) -> None:
     challenger = winter.row("challenger", "2022-12")
     assert (challenger["trained_on"], challenger["since"]) == ("since_break", FARE_CHANGE)
@@ -159,7 +153,6 @@ def test_the_month_of_the_change_promotes_a_challenger_that_knows_the_new_fares(
     assert winter.status["2022-12"].champion_version == challenger["version"]
 
 
-@pytest.mark.xdist_group("green_taxi_winter")
 def test_january_is_quiet_under_the_new_champion_and_severe_against_august(winter: Months) -> None:
     january = winter.status["2023-01"]
     assert (january.verdict, january.gate, january.served_rows) == ("ok", "champion", january.rows)
@@ -186,6 +179,7 @@ def against(months: Months, reference: str, current: str) -> DriftReport:
 # -- the default candidate ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test_month", ["2021-03", "2021-08", "2022-10"])
 def test_the_default_search_beats_the_replaced_system_and_the_floor(test_month: str, tmp_path: Path) -> None:
     spec = declared()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("user_interface")]
+pytestmark = pytest.mark.browser
 
 MONTHS = ["2021-01", "2021-02", "2021-03", "2021-04", "2021-05"]
 SEVERE = "2021-04"
@@ -39,6 +39,7 @@ CHECKS = {
     "feature_schema",
     "completeness",
     "training_sane",
+    "new_data_size",
     "drift_within_limits",
     "served_complete",
     "performance_within_limits",

@@ -18,10 +18,7 @@ import pytest
 
 from mlops_assets.incidents.store import Store
 
-BOTH = [
-    "sqlite",
-    pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql")),  # one server for all workers' tests
-]
+BOTH = ["sqlite", "postgresql"]
 
 
 @pytest.fixture(params=BOTH)

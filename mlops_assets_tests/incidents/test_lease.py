@@ -65,6 +65,17 @@ def test_a_free_lease_is_taken_and_given_back(store: Store) -> None:
     assert holder(store, "taxi") is None
 
 
+def test_leases_of_ended_runs_are_forgotten_after_a_while_and_held_ones_never(store: Store) -> None:
+    with Lease(store, "run:1/1", ttl=1e6), Lease(store, "taxi"):
+        with Lease(store, "run:2/1"):
+            pass
+        assert lease.forget_released(store, "run:", older_than=60) == 0
+        with store.write() as connection:
+            connection.exec_driver_sql("UPDATE leases SET heartbeat_at = '2020-01-01 00:00:00'")
+        assert lease.forget_released(store, "run:", older_than=60) == 1
+        assert [one.model for one in lease.holders(store, "run:")] == ["run:1/1"]
+
+
 def test_tokens_only_grow(store: Store) -> None:
     tokens = []
     for _ in range(3):

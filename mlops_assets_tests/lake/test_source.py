@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from mlops_assets.lake import source as source_module
 from mlops_assets.lake.periods import Calendar
-from mlops_assets.lake.source import Located, NoData, Reading, Source, locate, read
+from mlops_assets.lake.source import Located, NoData, Reading, Source, locate, read, rows_digests
 
 DATA = Path(__file__).parents[2] / "data"
 MONTHLY, WEEKLY = Calendar("monthly"), Calendar("weekly")
@@ -46,6 +46,19 @@ def csv(tmp_path: Path, text: str | bytes) -> Path:
     path = tmp_path / "trips_2021-01.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
+
+
+WIDE = "date,units_a,units_b\n2021-01-05,1,2\n2021-01-06,3,4\n2021-02-01,5,6\n"
+UNPIVOTED = """
+SELECT date, name[-1:] AS article, units
+FROM (UNPIVOT source ON COLUMNS('units_.*') INTO NAME name VALUE units)
+"""
+
+
+def wide(**changes: Any) -> Source:
+    columns = {"date": "DATE", "article": "VARCHAR", "units": "BIGINT"}
+    given = {"path": "sales.csv", "schema": columns, "time_column": "date", "query": UNPIVOTED}
+    return Source(**(given | changes))
 
 
 # -- what a good source gives
@@ -401,8 +414,66 @@ def test_a_path_may_be_a_url_of_any_file_system(tmp_path: Path) -> None:
         ({"csv": {"delim": ";"}}, "format is parquet"),
         ({"path": "{period}.csv", "csv": {"delimm": ";"}}, "did you mean 'delim'"),
         ({"paht": "x"}, "paht"),
+        ({"query": "SELEC 1"}, "query can't be parsed"),
+        ({"query": "SELECT * FROM trips"}, "reads `source`"),
+        ({"max_missing_days": 1, "time_column": None}, "counts days by the time_column"),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_what_is_wrong(changes: dict, complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         declared(**changes)
+
+
+# -- records made by a query
+
+
+def test_a_query_makes_records_of_a_wide_file(tmp_path: Path) -> None:
+    reading = reading_of(csv(tmp_path, WIDE), wide(keys=["date", "article"]))
+    assert (reading.problems, reading.extra, reading.rows) == ((), (), 4)
+    rows = reading.reader.read_all().to_pylist()
+    assert [(row["record_id"], row["date"].day, row["article"], row["units"]) for row in rows] == [
+        (0, 5, "a", 1),
+        (1, 5, "b", 2),
+        (2, 6, "a", 3),
+        (3, 6, "b", 4),
+    ]
+
+
+def test_a_query_is_told_the_period(tmp_path: Path) -> None:
+    query = "SELECT *, make_date(year(period_start())::INT, month(period_start())::INT, day::INT) AS at FROM source"
+    source = declared(path="t_{period}.csv", schema={"at": "DATE", "id": "BIGINT"}, query=query)
+    reading = reading_of(csv(tmp_path, "id,day\n7,3\n8,31\n"), source)
+    assert [row["at"].isoformat() for row in reading.reader.read_all().to_pylist()] == ["2021-01-03", "2021-01-31"]
+    assert reading.outside is not None
+    assert reading.outside.rows == 0
+
+
+def test_a_file_with_another_delimiter_says_so_also_when_a_query_shapes_it(tmp_path: Path) -> None:
+    (problem,) = reading_of(csv(tmp_path, "day;pieces\n2021-01-05;1\n"), wide()).problems
+    assert problem.fix == "The file is separated by ';': set csv: {delim: ';'}."
+
+
+def test_a_file_that_the_query_does_not_fit_is_a_problem_that_names_both(tmp_path: Path) -> None:
+    reading = reading_of(csv(tmp_path, "day,pieces\n2021-01-05,1\n"), wide())
+    (problem,) = reading.problems
+    assert (problem.code, reading.rows) == ("unreadable", 0)
+    assert "query can't be run over its columns day, pieces" in problem.found
+    assert "source's query in defs.yaml" in problem.fix
+
+
+def test_the_digests_of_a_periods_rows_tell_which_periods_have_changed(tmp_path: Path) -> None:
+    path = csv(tmp_path, WIDE)
+    before = rows_digests(wide(), path, "2021-01", "2021-03", MONTHLY)
+    assert before == {p: reading_of(path, wide(), p).rows_digest for p in ("2021-01", "2021-02")}
+    lines = WIDE.splitlines()
+    csv(tmp_path, "\n".join([lines[0], lines[2], lines[1], "2021-02-01,5,7"]))
+    after = rows_digests(wide(), path, "2021-01", "2021-03", MONTHLY)
+    assert after["2021-01"] == before["2021-01"], "the order of rows is no difference"
+    assert after["2021-02"] != before["2021-02"]
+
+
+def test_days_without_rows_are_listed_where_the_source_says_how_many_there_may_be(tmp_path: Path) -> None:
+    path = csv(tmp_path, WIDE)
+    assert reading_of(path, wide()).missing_days == ()
+    missing = reading_of(path, wide(max_missing_days=2), "2021-01-04", WEEKLY).missing_days
+    assert [day.day for day in missing] == [4, 7, 8, 9, 10]

@@ -23,8 +23,6 @@ from mlops_assets_tests import rides_graph, tiny_model
 from mlops_assets_tests.monitored_model.conftest import use_home
 from mlops_assets_tests.rides_graph import TABLES
 
-pytestmark = pytest.mark.xdist_group("bad input")
-
 GOOD = ["2021-01", "2021-02", "2021-03"]
 LAST = "2022-06"
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mlops_assets.definitions import shared_resources
+from mlops_assets.monitored_model.dagster_internals import why_not_loaded
 from mlops_assets_tests import tiny_model
 
 
@@ -101,3 +102,27 @@ def everything_said(error: BaseException) -> str:
         said.append(str(current))
         current = current.__cause__ or current.__context__
     return "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (declaration(metric="f2"), ["metric 'f2' does not fit", "defs.yaml:"]),
+        (declaration(trails=8), ["attributes.trails at ", "defs.yaml:", "\n  there is no such key"]),
+        (
+            "type: mlops_assets.MonitoredModel\nattributes: {fare: {description: is it?}, x: {}}\n",
+            ["defs.yaml", "line 2"],
+        ),
+    ],
+)
+def test_the_command_line_tells_a_wrong_declaration_in_its_own_words(
+    text: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "rides_project" / "defs", text)
+    with pytest.raises(Exception, match=r"(?s).") as caught:
+        load(tmp_path, monkeypatch)
+    why = why_not_loaded(caught.value)
+    assert why is not None
+    assert [word for word in said if word not in why] == [], why
+    assert [word for word in ("validation error", "input_value", "errors.pydantic.dev") if word in why] == [], why
+    assert why_not_loaded(OSError("disk full")) is None

@@ -6,12 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from mlops_assets_tests.monitored_model.conftest import History
 from mlops_assets_tests.rides_graph import TABLES
-
-pytestmark = pytest.mark.xdist_group("history")
 
 PROJECT = Path(__file__).resolve().parents[2]
 NEW = ("2021-07", "2021-08")

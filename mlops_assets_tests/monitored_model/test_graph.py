@@ -12,8 +12,6 @@ from mlops_assets.monitored_model.runs import run_outcome
 from mlops_assets_tests.monitored_model.conftest import MADE, History, check_statuses
 from mlops_assets_tests.rides_graph import TABLES
 
-pytestmark = pytest.mark.xdist_group("history")
-
 BEFORE, FIRST, SEVERE, AFTER = MADE[:2], MADE[2], MADE[3], MADE[4:]
 
 
@@ -129,6 +127,7 @@ def test_every_check_is_recorded_for_every_period(history: History) -> None:
         ("features", "feature_schema"),
         ("features", "completeness"),
         ("challenger", "training_sane"),
+        ("challenger", "new_data_size"),
         ("drift_report", "drift_within_limits"),
         ("served_predictions", "served_complete"),
         ("performance", "performance_within_limits"),

@@ -9,15 +9,12 @@ from collections import Counter
 from pathlib import Path
 
 import dagster as dg
-import pytest
 from mlflow.entities import Run
 
 from mlops_assets.monitored_model.assets import build_assets
 from mlops_assets.monitored_model.resources import mlflow_period_run
 from mlops_assets_tests import rides_graph, tiny_model
 from mlops_assets_tests.monitored_model.conftest import MADE, History
-
-pytestmark = pytest.mark.xdist_group("history")
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -29,7 +29,7 @@ LONG_AFTER = FIRST_PAUSE_INTERVALS * sensor_seconds() * 2.0**MAX_ATTEMPTS
 
 
 def planned(history: History, *arrived: Arrival, later: float = 0.0) -> Plan:
-    return period_runs(SPEC, history.lake, history.instance, arrived, now=time.time() + later)
+    return period_runs(SPEC, history.lake, history.store, history.instance, arrived, now=time.time() + later)
 
 
 def broken_off(history: History, wanted: Wanted) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace as changed
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.incidents.store import Cause, CauseKind
 from mlops_assets.monitored_model import learning_plan, scoring
 from mlops_assets.monitored_model.outcome import Outcome, table
 from mlops_assets.monitored_model.steps import challenger as challenger_step
@@ -180,6 +181,17 @@ def test_a_query_that_keeps_much_less_than_usual_warns(bench: Workbench, files: 
     assert found.description == "10.0% of the raw rides reach the features; the periods before had 100.0%."
 
 
+def test_a_class_that_the_target_does_not_have_is_no_silent_no(bench: Workbench, files: Path) -> None:
+    replace(files, JANUARY, payment=[3] * 6 + [1, 2] * 297)
+    spec = tiny_model.spec(target={"column": "payment", "positive": 2, "isin": [1, 2]})
+    sql = tiny_model.SQL.replace("(payment = 2)::INTEGER AS is_cash", "payment")
+    bench = changed(bench, spec=spec, sql=sql)
+    raw_step.make(bench, JANUARY)
+    found = check(features_step.make(bench, JANUARY), "feature_schema")
+    assert not found.passed
+    assert found.description.startswith("payment breaks in [1, 2] in 6 rows (1.00%, tolerance 0.00%), e.g. 0: 3")
+
+
 # -- profile --------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +224,52 @@ def test_a_severe_period_with_too_few_rows_since_the_break_takes_the_whole_perio
     assert learning_plan.learning_plan(scarce, MARCH).since == date(2021, 3, 1)
     hopeless = changed(bench, spec=tiny_model.spec(since_break={"min_rows": 700}))
     assert learning_plan.learning_plan(hopeless, MARCH).trained_on == "window"
+
+
+def test_a_part_with_too_few_rows_trains_nothing_and_the_champion_stays(tmp_path: Path, files: Path) -> None:
+    for period, rows in zip((JANUARY, FEBRUARY, MARCH, "2021-04"), (600, 600, 600, 12), strict=True):
+        tiny_model.write_rides(files, [period], rows=rows)
+    window = {"train": [-2, -2], "validation": [-1, -1], "test": [0, 0], "min_rows": 100}
+    with tiny_model.workbench(tmp_path / "home", files, tiny_model.spec(window=window)) as bench:
+        for period in (JANUARY, FEBRUARY, MARCH, "2021-04"):
+            ingest(bench, period)
+            made = challenger_step.make(bench, period).partition
+            decided = champion_step.make(bench, period).partition.facts
+    assert made.reason == "too few rows to test on: 12 in 2021-04, window.min_rows is 100"
+    assert (decided["decision"], decided["version"], decided["reason"]) == ("retained", "1", made.reason)
+
+
+def cause(kind: CauseKind, period: str) -> Cause:
+    return Cause(1, "rides", period, kind, f"why {kind}", "test", f"{kind}/{period}", datetime(2021, 4, 1), None, None)
+
+
+def test_a_failed_performance_check_of_the_period_leaves_a_window_that_looks_the_same(
+    bench: Workbench, files: Path
+) -> None:
+    tiny_model.write_rides(files, [JANUARY, FEBRUARY, MARCH])
+    for period in (JANUARY, FEBRUARY, MARCH):
+        ingest(bench, period)
+    plan = learning_plan.learning_plan(bench, MARCH, [cause("performance", MARCH)])
+    assert plan.window_report.verdict == "ok"
+    assert (plan.trained_on, plan.since, plan.because) == ("since_break", date(2021, 3, 1), ["why performance"])
+    assert all(part.periods == [MARCH] for part in plan.parts.values())
+    for others in ([], [cause("performance", FEBRUARY)], [cause("person", MARCH)], [cause("severe_drift", MARCH)]):
+        assert learning_plan.learning_plan(bench, MARCH, others).trained_on == "window"
+
+
+def test_after_a_severe_report_of_the_period_a_warning_suffices_to_leave_the_window(
+    bench: Workbench, files: Path
+) -> None:
+    tiny_model.write_rides(files, [JANUARY, FEBRUARY])
+    replace(files, MARCH, fare=[fare * 1.14 for fare in tiny_model.rides(MARCH)["fare"].to_pylist()])
+    for period in (JANUARY, FEBRUARY, MARCH):
+        ingest(bench, period)
+    alone = learning_plan.learning_plan(bench, MARCH)
+    assert (alone.trained_on, alone.window_report.verdict) == ("window", "warning")
+    plan = learning_plan.learning_plan(bench, MARCH, [cause("severe_drift", MARCH)])
+    assert (plan.trained_on, plan.because[0]) == ("since_break", "why severe_drift")
+    assert "fare: PSI" in plan.because[1]
+    assert learning_plan.learning_plan(bench, MARCH, [cause("severe_drift", JANUARY)]).trained_on == "window"
 
 
 def test_a_period_that_was_skipped_leaves_the_window_incomplete(bench: Workbench, files: Path) -> None:

@@ -11,8 +11,6 @@ from mlops_assets_tests import tiny_model
 from mlops_assets_tests.monitored_model.conftest import MADE, History
 from mlops_assets_tests.rides_graph import TABLES
 
-pytestmark = pytest.mark.xdist_group("history")
-
 # What a challenger says about itself includes whether it was found again.
 REPEATABLE = [table for table in TABLES if table != "challenger"]
 

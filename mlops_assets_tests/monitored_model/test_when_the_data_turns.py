@@ -53,8 +53,6 @@ from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets_tests import rides_graph, tiny_model
 from mlops_assets_tests.monitored_model.conftest import MADE, TURNED, History, turn_again
 
-pytestmark = pytest.mark.xdist_group("history")
-
 SEVERE, AFTER, NEWEST, NEXT = MADE[3], MADE[4], MADE[5], TURNED
 SERVED_COLUMNS = [
     *("record_id", "started_at", "score", "prediction", "prediction_source", "is_fallback", "fallback_reason"),
@@ -531,11 +529,50 @@ def test_plan_b_that_fails_is_tried_again_after_a_growing_pause_and_ends_in_an_i
     assert len(set(keys)) == MAX_ATTEMPTS
     for _ in range(2):
         given_up = plan(ended + 1e6)
-        assert (given_up.runs, given_up.message) == ([], f"{SEVERE}: {MAX_ATTEMPTS} runs failed, see the incident")
+        assert given_up.runs == []
+        assert given_up.message.endswith("see the incident plan_b_failed")
     found = incident(own_history, SEVERE, "plan_b_failed")
     assert found.reasons[0]["sentence"].startswith(f"{MAX_ATTEMPTS} runs that should serve {SEVERE} failed; the gate: ")
     opened = [alert for alert in own_history.store.alerts("rides") if "plan b failed" in alert.title]
     assert len(opened) == 1
+
+
+def test_a_cause_and_an_order_that_no_run_answers_end_in_incidents_that_close_when_one_does(
+    own_history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, lake, store, instance = tiny_model.spec(), own_history.lake, own_history.store, own_history.instance
+    decisions.retrain("rides", lake, store, "ann", "new tariff")
+    decisions.promote("rides", lake, store, "1", "ann", "back")
+
+    def broken(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    long_after = time.time() + 1e6
+    for planner, job, kind in (
+        (order_runs, "rides_decide", "order_failed"),
+        (retrain_runs, "rides_train", "retrain_failed"),
+    ):
+        with monkeypatch.context() as patch:
+            for step in ("challenger", "champion"):
+                patch.setattr(f"mlops_assets.monitored_model.steps.{step}.make", broken)
+            keys = set()
+            for attempt in range(1, MAX_ATTEMPTS + 1):
+                (wanted,) = planner(spec, lake, store, instance, now=long_after).runs
+                keys.add(wanted.run_key)
+                assert run_it(own_history, job, wanted) == "FAILURE"
+                if attempt < MAX_ATTEMPTS:
+                    assert f"attempt {attempt + 1} in " in planner(spec, lake, store, instance).message
+            assert len(keys) == MAX_ATTEMPTS
+            for _ in range(2):
+                given_up = planner(spec, lake, store, instance, now=long_after)
+                assert (given_up.runs, given_up.message.endswith(f"see the incident {kind}")) == ([], True)
+            assert incident(own_history, NEWEST, kind).state == "open"
+        # A person has freed the disk and starts the job by hand.
+        assert run_it(own_history, job, replace(wanted, tags={})) == "SUCCESS"
+        planner(spec, lake, store, instance)
+        assert incident(own_history, NEWEST, kind).state == "resolved"
+    opened = Counter(alert.kind for alert in store.alerts("rides"))
+    assert opened["incident_opened"] >= 2
 
 
 def run_it(history: History, job: str, wanted: Wanted) -> str:
@@ -690,6 +727,51 @@ def test_a_run_that_fails_is_told_once_and_a_withheld_one_is_not(own_history: Hi
     follow(own_history)
     told = [alert for alert in own_history.store.alerts("rides") if alert.kind == "infrastructure_failure"]
     assert [(alert.period, alert.title) for alert in told] == [(NEXT, f"rides {NEXT}: the run of rides_monthly failed")]
+
+
+def test_the_failures_sensor_tells_of_what_failed_before_its_first_tick_and_of_each_run_once(
+    own_history: History,
+) -> None:
+    failures = platform_sensors()[2]
+    run = started(own_history.instance, NEXT, **{MODEL_TAG: "rides"})
+    own_history.instance.report_run_failed(run, "its disk is full")
+    tick = ticked(own_history, failures)
+    assert tick.skip_message == f"told of {run.run_id[:8]}"
+    for cursor in (tick.cursor, None):
+        again = ticked(own_history, failures, cursor)
+        assert again.skip_message == "no run has failed since the last look"
+    later = started(own_history.instance, SEVERE, **{MODEL_TAG: "rides"})
+    own_history.instance.report_run_failed(later, "killed")
+    assert ticked(own_history, failures, tick.cursor).skip_message == f"told of {later.run_id[:8]}"
+    told = [alert.period for alert in own_history.store.alerts("rides") if alert.kind == "infrastructure_failure"]
+    assert told == [NEXT, SEVERE]
+
+
+def test_a_repaired_month_says_in_dagster_which_later_ones_were_made_without_it(own_history: History) -> None:
+    tiny_model.write_rides(own_history.data, [AFTER], since=rides_graph.BREAK, seed=6)
+    assert own_history.run(AFTER)[AFTER].outcome == "success"
+    instance = own_history.instance
+
+    later = dg.AssetRecordsFilter(dg.AssetKey(["rides", "challenger"]), asset_partitions=[NEWEST])
+    told = [record.asset_observation for record in instance.fetch_observations(later, limit=5).records]
+    sentences = {str(one.metadata["stale"].value).partition(" was made again")[0] for one in told if one is not None}
+    assert sentences == {f"features of {AFTER}", f"profile of {AFTER}"}
+    made = materialization(own_history, "features", AFTER)
+    assert f"challenger of {NEWEST}" in str(made.metadata["stale_now"].value)
+
+
+def materialization(history: History, table: str, period: str) -> dg.AssetMaterialization:
+    """The newest of a period."""
+    wanted = dg.AssetRecordsFilter(dg.AssetKey(["rides", table]), asset_partitions=[period])
+    (record,) = history.instance.fetch_materializations(wanted, limit=1).records
+    assert record.asset_materialization is not None
+    return record.asset_materialization
+
+
+def test_the_assets_of_a_severe_month_show_its_gate_its_verdict_and_its_incident(history: History) -> None:
+    made = materialization(history, "served_predictions", SEVERE)
+    assert made.metadata["gate"].value == "plan_b"
+    assert "drift" in str(made.metadata["incidents"].value)
 
 
 # -- the command line -----------------------------------------------------------------------------------------

@@ -130,3 +130,21 @@ def test_a_positive_value_keeps_its_type():
 def test_a_number_that_yaml_reads_as_text_is_refused():
     with pytest.raises(ValidationError, match=r"tol: '1e-4' is text.*1\.0e-04"):
         Candidate(estimator="sklearn.linear_model.LogisticRegression", params={"tol": "1e-4"})
+
+
+@pytest.mark.parametrize(
+    ("value", "space"),
+    [
+        (0.5, {"float": [0.6, 1.0]}),
+        (9, {"int": [1, 8]}),
+        ("auto", {"int": [1, 8]}),
+        ([5], {"categorical": [[2], [3]]}),
+    ],
+)
+def test_a_parameter_outside_its_own_search_space_is_refused(value, space):
+    with pytest.raises(ValueError, match=r"params.max_depth is .* where the search begins, but search.max_depth"):
+        Candidate(
+            estimator="sklearn.ensemble.RandomForestClassifier",
+            params={"max_depth": value},
+            search={"max_depth": space},
+        )

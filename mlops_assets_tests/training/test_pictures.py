@@ -20,9 +20,9 @@ from mlops_assets.training.search import Trial
 LIMIT = 40_000
 
 
-def trial(number, state="complete", value=0.5):
+def trial(number, state="complete", value=0.5, stage="search"):
     metrics = Metrics({"f1": value} if state == "complete" else {})
-    return Trial(number, f"model {number % 2}", {}, metrics, 0.5, 1.0, state, datetime.now(UTC), None)
+    return Trial(number, f"model {number % 2}", {}, metrics, 0.5, 1.0, state, datetime.now(UTC), None, stage)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,8 @@ def trial(number, state="complete", value=0.5):
         lambda: score_histogram_picture({"empty": []}),
         lambda: trials_picture([trial(i, value=i / 10) for i in range(8)] + [trial(8, "failed")], "f1"),
         lambda: trials_picture([trial(0, "failed")], "f1"),
+        lambda: trials_picture([trial(i, stage="compare" if i < 2 else "tune") for i in range(6)], "f1"),
+        lambda: trials_picture([trial(i, stage="compare") for i in range(2)], "f1"),
     ],
 )
 def test_pictures_are_small_pngs_even_of_odd_data(make):
@@ -43,6 +45,12 @@ def test_pictures_are_small_pngs_even_of_odd_data(make):
     assert picture.startswith(b"\x89PNG")
     assert len(picture) < LIMIT
     assert make() == picture
+
+
+def test_the_picture_of_two_stages_differs_from_that_of_one_search():
+    stages = ["compare"] * 2 + ["tune"] * 4
+    two = trials_picture([trial(i, stage=stage) for i, stage in enumerate(stages)], "f1")
+    assert two != trials_picture([trial(i) for i in range(6)], "f1")
 
 
 def test_markdown_carries_the_picture_itself():

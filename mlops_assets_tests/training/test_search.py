@@ -110,8 +110,55 @@ def test_training_rows_of_one_class_are_refused(splits):
 
 def test_validation_rows_without_positives_are_a_clear_error(splits):
     none = Split(splits[1].features, np.zeros(len(splits[1].target), int))
-    with pytest.raises(SearchError, match=r"none of .* rows is positive"):
+    with pytest.raises(OneClassError, match=r"all .* validation rows have is_cash ≠ 1.*wider validation window"):
         search((splits[0], none, splits[2]), [LOGISTIC])
+
+
+def test_test_rows_of_one_class_leave_the_metric_undefined_and_not_zero(splits):
+    none = Split(splits[2].features, np.zeros(len(splits[2].target), int))
+    found = search((splits[0], splits[1], none), [LOGISTIC], metric="average_precision")
+    assert np.isnan(found.metrics["test"]["average_precision"])
+    assert found.metrics["validation"]["average_precision"] > 0
+
+
+def few_positives(split, positives):
+    """The split's rows with as many positives, the others negative."""
+    target = np.zeros(len(split.target), int)
+    target[np.flatnonzero(split.target)[:positives]] = 1
+    return Split(split.features, target)
+
+
+def test_a_calibrated_estimator_takes_as_many_folds_as_the_rarer_class_has_rows(splits):
+    svc = Candidate(estimator="sklearn.svm.LinearSVC", calibration="sigmoid", params={"C": 0.01})
+    found = search((few_positives(splits[0], 2), *splits[1:]), [svc])
+    assert len(found.pipeline[-1].calibrated_classifiers_) == 2
+    assert len(search(splits, [svc]).pipeline[-1].calibrated_classifiers_) == 3
+
+
+def test_one_positive_is_too_few_to_calibrate_and_the_other_candidates_go_on(splits):
+    svc = Candidate(estimator="sklearn.svm.LinearSVC", calibration="sigmoid")
+    found = search((few_positives(splits[0], 1), *splits[1:]), [svc, LOGISTIC])
+    failed, kept = found.trials
+    assert "calibration needs two rows of each class, found 1 of one" in failed.error
+    assert (kept.state, found.chosen.candidate) == ("complete", "LogisticRegression")
+
+
+def test_what_an_estimator_warns_of_is_noted_with_its_trial_and_not_printed(splits, recwarn):
+    mlp = Candidate(estimator="sklearn.neural_network.MLPClassifier", params={"hidden_layer_sizes": [4], "max_iter": 2})
+    found = search(splits, [mlp, LOGISTIC])
+    assert [len(trial.warnings) for trial in found.trials] == [1, 0]
+    assert found.trials[0].warnings[0].startswith("ConvergenceWarning: Stochastic Optimizer: Maximum iterations (2)")
+    assert not [warning for warning in recwarn if "Maximum iterations" in str(warning.message)]
+
+
+def test_a_search_may_begin_with_a_choice_that_is_a_list(splits):
+    mlp = Candidate(
+        estimator="sklearn.neural_network.MLPClassifier",
+        params={"hidden_layer_sizes": [3], "max_iter": 5},
+        search={"hidden_layer_sizes": {"categorical": [[2], [3]]}},
+    )
+    found = search(splits, [mlp], trials=1)
+    assert found.trials[0].params["hidden_layer_sizes"] == [3]
 
 
 def test_a_split_without_rows_is_refused(splits):
@@ -156,6 +203,82 @@ def test_a_user_s_optuna_messages_are_left_as_they_were(splits):
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
 
 
+TREE = Candidate(
+    estimator="sklearn.tree.DecisionTreeClassifier",
+    params={"min_samples_leaf": 20},
+    search={"max_depth": {"int": [1, 12]}},
+)
+STUMP = Candidate(estimator="sklearn.tree.DecisionTreeClassifier", name="stump", params={"max_depth": 1})
+
+
+def test_in_two_stages_every_candidate_is_fitted_once_and_the_best_gets_the_trials_that_are_left(splits):
+    found = search(splits, [STUMP, TREE], plan="compare_then_tune", metric="auc", trials=7)
+    stages = [(t.stage, t.candidate) for t in found.trials]
+    assert stages[:2] == [("compare", "stump"), ("compare", "DecisionTreeClassifier")]
+    better = max(found.trials[:2], key=lambda t: t.metrics["auc"]).candidate
+    assert better == "DecisionTreeClassifier"
+    assert stages[2:] == [("tune", better)] * 5
+    assert found.trials[1].params == {"min_samples_leaf": 20}, "what is searched stays at its default"
+    assert found.chosen.metrics["auc"] == max(t.metrics["auc"] for t in found.trials)
+
+
+def test_the_second_stage_does_not_repeat_the_comparison(splits):
+    tree = TREE.model_copy(update={"params": {"min_samples_leaf": 20, "max_depth": 3}})
+    found = search(splits, [tree, STUMP], plan="compare_then_tune", metric="auc", trials=5)
+    fitted = [t.params["max_depth"] for t in found.trials if t.candidate == "DecisionTreeClassifier"]
+    assert fitted[0] == 3
+    assert found.trials[2].params["max_depth"] != 3
+    assert [t.stage for t in found.trials] == ["compare"] * 2 + ["tune"] * 3
+
+
+def test_two_stages_with_nothing_left_to_tune_end_with_the_comparison(splits):
+    only = search(splits, [TREE, STUMP], plan="compare_then_tune", metric="auc", trials=1)
+    assert [t.stage for t in only.trials] == ["compare"] * 2
+    fixed = search(splits, [STUMP], plan="compare_then_tune", metric="auc", trials=6)
+    assert [t.stage for t in fixed.trials] == ["compare"]
+
+
+def test_a_candidate_that_fails_the_comparison_is_not_tuned(splits):
+    broken = Candidate(estimator=FOREST, params={"max_depth": -1}, search={"n_estimators": {"int": [2, 9]}})
+    found = search(splits, [broken, TREE], plan="compare_then_tune", metric="auc", trials=4)
+    assert found.trials[0].state == "failed"
+    assert {t.candidate for t in found.trials if t.stage == "tune"} == {"DecisionTreeClassifier"}
+    with pytest.raises(SearchError, match="all 1 trials failed"):
+        search(splits, [broken], plan="compare_then_tune", trials=4)
+
+
+def test_runners_up_of_several_candidates_have_one_place_each(splits):
+    found = search(splits, [STUMP, TREE, LOGISTIC], metric="auc", trials=8, runners_up=5)
+    ranked = [found, *found.runners_up]
+    assert len(ranked) == 3
+    assert len({model.chosen.candidate for model in ranked}) == 3
+    values = [model.chosen.metrics["auc"] for model in ranked]
+    assert values == sorted(values, reverse=True)
+    for model in ranked:
+        own = [t.metrics["auc"] for t in found.trials if t.candidate == model.chosen.candidate]
+        assert model.chosen.metrics["auc"] == max(own)
+
+
+@pytest.mark.parametrize("plan", ["together", "compare_then_tune"])
+def test_runners_up_of_one_tuned_candidate_are_its_best_distinct_trials(splits, plan):
+    candidates = [TREE] if plan == "together" else [STUMP, TREE]
+    found = search(splits, candidates, plan=plan, metric="auc", trials=7, runners_up=2)
+    tuned = {repr(t.params): t.metrics["auc"] for t in found.trials if t.candidate == "DecisionTreeClassifier"}
+    expected = sorted(tuned.values(), reverse=True)[:3]
+    assert [model.chosen.metrics["auc"] for model in (found, *found.runners_up)] == expected
+    for model in found.runners_up:
+        np.testing.assert_array_equal(model.test_scores, scores(model.pipeline, splits[2].features, CASH))
+        assert model.metrics["validation"]["auc"] == pytest.approx(model.chosen.metrics["auc"])
+
+
+def test_runners_up_change_nothing_about_the_best(splits):
+    alone = search(splits, [TREE], metric="auc", trials=4)
+    beside = search(splits, [TREE], metric="auc", trials=4, runners_up=2)
+    np.testing.assert_array_equal(alone.test_scores, beside.test_scores)
+    assert alone.chosen.params == beside.chosen.params
+
+
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_known_months_end_first_retained_promoted():
     """A small EBM, one trial, judged by F1 at .5 on whole months: the replaced system's known outcome."""

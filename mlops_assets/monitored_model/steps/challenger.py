@@ -24,6 +24,7 @@ from mlops_assets.monitored_model.learning_plan import (
     part_sql,
     sum_of_profiles,
 )
+from mlops_assets.monitored_model.new_data import TRAINED_UNTIL, new_data_size, nothing_new
 from mlops_assets.monitored_model.outcome import Check, Link, Markdown, Outcome, table
 from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, score_profile
 from mlops_assets.monitored_model.tables import CHALLENGER, FEATURES
@@ -31,9 +32,11 @@ from mlops_assets.monitored_model.workbench import Workbench, to_json
 
 if TYPE_CHECKING:
     from mlops_assets.incidents.store import Cause
-    from mlops_assets.training.registry import LoadedModel
+    from mlops_assets.training.registry import LoadedModel, Logged
     from mlops_assets.training.search import Split, Trained
 
+# Tag of a challenger's version: how many places of staging its search has filled, as far as there were models.
+STAGING_SEARCHED = "staging_searched"
 REFERENCE_SAMPLE_ROWS = 5_000
 CHALLENGER_SCHEMA = pa.schema(
     [
@@ -59,6 +62,7 @@ CHALLENGER_SCHEMA = pa.schema(
         ("importances", pa.string()),
         ("trials", pa.int64()),
         ("fingerprint", pa.string()),
+        ("causes", pa.string()),
     ]
 )
 
@@ -68,33 +72,39 @@ def make(bench: Workbench, period: str) -> Outcome:
     from mlops_assets.training import registry
     from mlops_assets.training.search import OneClassError
 
+    causes = _causes(bench, period)
     try:
-        plan = learning_plan(bench, period)
+        plan = learning_plan(bench, period, causes)
     except NothingToLearn as reason:
         return _no_challenger(bench, period, str(reason))
-    causes = _causes(bench, period)
-    if bench.spec.retrain == "on_alert" and not causes and bench.champion_before(period) is not None:
-        return _no_challenger(bench, period, "not retrained: there is no cause (retrain: on_alert)")
+    told = [f"{cause.kind}: {cause.why}" for cause in causes]
+    if bench.spec.retrain == "on_alert" and not causes:
+        if bench.champion_before(period) is not None:
+            return _no_challenger(bench, period, "not retrained: there is no cause (retrain: on_alert)")
+        told = ["no_champion: there is none before this period"]
     run = bench.run_required()
     inputs = _fingerprint_parts(bench, plan, causes)
     fingerprint = registry.fingerprint(inputs)
-    version = registry.find_version(run.client, bench.name, fingerprint)
-    reused = version is not None
-    if version is None:
+    versions = staged_versions(bench, fingerprint)
+    reused = versions is not None
+    if versions is None:
         try:
-            version, trained = _train(bench, period, plan, fingerprint, inputs)
+            versions, trained = _train(bench, period, plan, fingerprint, inputs)
         except OneClassError as error:
             return _no_challenger(bench, period, f"one class only: {error}")
+    version = versions[0]
     model = registry.load(run.client, bench.name, version)
+    staging = _staging_rows(bench, versions)
     row = _challenger_row(bench, plan, model, fingerprint)
+    baseline = _against_baseline(bench, plan, model)
     if causes:
         _note_causes(bench, period, model, causes)
     partition = bench.write(
         CHALLENGER,
         period,
-        pa.Table.from_pylist([row], CHALLENGER_SCHEMA),
+        pa.Table.from_pylist([row | {"causes": "; ".join(told) or None}], CHALLENGER_SCHEMA),
         facts={
-            "causes": [f"{cause.kind}: {cause.why}" for cause in causes],
+            "causes": told,
             "reused": reused,
             "version": version,
             "trained_on": plan.trained_on,
@@ -103,12 +113,65 @@ def make(bench: Workbench, period: str) -> Outcome:
                 role: {"periods": list(part.periods), "days": [str(day) for day in part.days]}
                 for role, part in plan.parts.items()
             },
+            **({"staging": staging} if staging else {}),
+            **({"baseline": baseline} if baseline else {}),
         },
     )
-    metadata = _challenger_metadata(bench, plan, model, row, causes, reused=reused)
+    metadata = _challenger_metadata(bench, plan, model, row, told, reused=reused)
+    if staging:
+        metadata["staging"] = table(staging)
     if not reused:
         metadata |= _search_metadata(bench, trained)
-    return Outcome(partition, metadata, [_training_sane(bench, plan, model)])
+    checks = [_training_sane(bench, plan, model), new_data_size(bench, period, plan)]
+    if baseline is not None:
+        checks.append(_beats_baseline(bench, baseline))
+    return Outcome(partition, metadata, checks)
+
+
+def staged_versions(bench: Workbench, fingerprint: str) -> list[str] | None:
+    """The versions that were made from these inputs, the challenger first, as many as are wanted for staging.
+
+    None when there is no challenger yet, or when fewer runners-up were fitted than are wanted now.
+    """
+    from mlops_assets.training import registry
+
+    client = bench.run_required().client
+    challenger = registry.find_version(client, bench.name, fingerprint)
+    if challenger is None or bench.spec.staging <= 1:
+        return None if challenger is None else [challenger]
+    tags = client.get_model_version(bench.name, challenger).tags
+    if int(tags.get(STAGING_SEARCHED, "1")) < bench.spec.staging:
+        return None
+    places = [_place_fingerprint(fingerprint, place) for place in range(2, bench.spec.staging + 1)]
+    found = [registry.find_version(client, bench.name, place) for place in places]
+    return [challenger, *(version for version in found if version is not None)]
+
+
+def _place_fingerprint(fingerprint: str, place: int) -> str:
+    """The fingerprint of a place in staging: the challenger's own for the first, one made from it for the others."""
+    from mlops_assets.training import registry
+
+    return fingerprint if place == 1 else registry.fingerprint({"challenger": fingerprint, "place": place})
+
+
+def _staging_rows(bench: Workbench, versions: Sequence[str]) -> list[dict[str, Any]]:
+    """The versions in staging, best first, with the metric that ranks them and that of the test rows."""
+    from mlops_assets.training import registry
+
+    metric = bench.spec.metric
+    rows = []
+    for place, version in enumerate(versions[: bench.spec.staging], start=1):
+        model = registry.load(bench.run_required().client, bench.name, version)
+        rows.append(
+            {
+                "alias": registry.staging_alias(place),
+                "version": version,
+                "candidate": model.candidate,
+                f"validation {metric}": model.metrics["validation"][metric],
+                f"test {metric}": model.metrics["test"][metric],
+            }
+        )
+    return rows
 
 
 def _note_causes(bench: Workbench, period: str, model: LoadedModel, causes: Sequence[Cause]) -> None:
@@ -122,12 +185,15 @@ def _note_causes(bench: Workbench, period: str, model: LoadedModel, causes: Sequ
 
 def _no_challenger(bench: Workbench, period: str, reason: str) -> Outcome:
     partition = bench.write(CHALLENGER, period, CHALLENGER_SCHEMA.empty_table(), reason=reason)
-    return Outcome(partition, {}, [Check("training_sane", True, f"Nothing was trained: {reason}")])
+    checks = [Check("training_sane", True, f"Nothing was trained: {reason}"), nothing_new(reason)]
+    if bench.spec.baseline is not None:
+        checks.append(Check("beats_baseline", True, f"Nothing was trained: {reason}"))
+    return Outcome(partition, {}, checks)
 
 
 def _causes(bench: Workbench, period: str) -> list[Cause]:
     """Why to train in this period: the causes that it has consumed, and in the newest period those still waiting."""
-    newest = bench.lake.periods(bench.name, FEATURES)[-1] == period
+    newest = bench.lake.periods(bench.name, FEATURES)[-1:] == [period]
     return [
         cause
         for cause in bench.store.causes(bench.name)
@@ -148,6 +214,9 @@ def _fingerprint_parts(bench: Workbench, plan: LearningPlan, causes: Sequence[Ca
             mode="json", include={"target", "columns", "candidates", "trials", "seed", "metric", "cut"}
         ),
         "code": registry.code_version(),
+        # What is not the default only, so that models without these keys keep their versions. How many models
+        # are staged is not among the inputs: the challenger is the same.
+        **({"search": spec.search} if spec.search != "together" else {}),
         # Only where there is one, so that a period without a cause keeps its version.
         **({"causes": sorted(cause.key for cause in causes)} if causes else {}),
     }
@@ -155,7 +224,8 @@ def _fingerprint_parts(bench: Workbench, plan: LearningPlan, causes: Sequence[Ca
 
 def _train(
     bench: Workbench, period: str, plan: LearningPlan, fingerprint: str, inputs: Mapping[str, Any]
-) -> tuple[str, Trained]:
+) -> tuple[list[str], Trained]:
+    """Search, and register what was found: the challenger's version first, then those of the runners-up."""
     from mlops_assets.training import registry, search, tracking
 
     spec, run = bench.spec, bench.run_required()
@@ -171,12 +241,21 @@ def _train(
         cut=spec.cut,
         trials=spec.trials,
         seed=spec.seed,
+        plan=spec.search,
+        runners_up=max(spec.staging - 1, 0),
         storage=bench.home.studies / spec.name / f"{period}.journal",
     )
+    models = [trained, *trained.runners_up]
     periods = {role: str(part) for role, part in plan.parts.items()}
-    tags = {"mlops.model": spec.name, "mlops.period": period, "trained_on": plan.trained_on}
+    tags = {
+        "mlops.model": spec.name,
+        "mlops.period": period,
+        "trained_on": plan.trained_on,
+        TRAINED_UNTIL: plan.parts["train"].periods[-1],
+    }
     if plan.since is not None:
         tags["since"] = str(plan.since)
+    staged = {model.chosen.number: registry.staging_alias(place) for place, model in enumerate(models, start=1)}
     runs = tracking.log_trials(
         run.client,
         run.experiment_id,
@@ -185,33 +264,59 @@ def _train(
         periods=periods,
         tags=tags,
         chosen=trained.chosen.number,
+        staged=staged if spec.staging else None,
     )
-    chosen_run = runs[trained.chosen.number]
-    logged = registry.log_model(
-        run.client,
-        chosen_run,
-        trained,
+    logged = [_log(bench, plan, model, splits, runs[model.chosen.number], tags, period) for model in models]
+    version_tags = tags | {f"{role}_periods": text for role, text in periods.items()}
+    versions: list[str] = []
+    with bench.lease():
+        for place, (model, its) in enumerate(zip(models, logged, strict=True), start=1):
+            best = place == 1
+            versions.append(
+                registry.register(
+                    run.client,
+                    spec.name,
+                    runs[model.chosen.number],
+                    its.uri,
+                    _place_fingerprint(fingerprint, place),
+                    tags=version_tags if best else version_tags | {registry.RUNNER_UP_OF: versions[0]},
+                    description=f"Trained in {period} on {periods['train']} ({plan.trained_on})"
+                    + ("." if best else f"; number {place} of its search, behind version {versions[0]}."),
+                    status="challenger" if best else "staging",
+                )
+            )
+        if spec.staging:
+            # Last: a search that broke off before is made again.
+            run.client.set_model_version_tag(spec.name, versions[0], STAGING_SEARCHED, str(spec.staging))
+    return versions, trained
+
+
+def _log(
+    bench: Workbench,
+    plan: LearningPlan,
+    model: Trained,
+    splits: Mapping[str, Split],
+    run_id: str,
+    tags: Mapping[str, str],
+    period: str,
+) -> Logged:
+    """Log a model into its trial's run, with all that watching it takes."""
+    from mlops_assets.training import registry
+
+    return registry.log_model(
+        bench.run_required().client,
+        run_id,
+        model,
         example=splits["train"].features,
-        periods=periods,
+        periods={role: str(part) for role, part in plan.parts.items()},
         features_sql=bench.sql,
         reference_profile=_parquet(_reference_profile(bench, plan).to_arrow()),
-        score_reference=_parquet(_test_score_profile(bench, trained).to_arrow()),
-        files=_extra_files(bench, plan, trained, splits["test"]),
+        score_reference=_parquet(_test_score_profile(bench, model).to_arrow()),
+        files=_extra_files(bench, plan, model, splits["test"]),
         data=[_training_data(bench, role, part, len(splits[role].target)) for role, part in plan.parts.items()],
         tags=tags,
-        title=f"{spec.name} {period}",
+        title=f"{bench.name} {period}",
     )
-    with bench.lease():
-        version = registry.register(
-            run.client,
-            spec.name,
-            chosen_run,
-            logged.uri,
-            fingerprint,
-            tags=tags | {f"{role}_periods": text for role, text in periods.items()},
-            description=f"Trained in {period} on {periods['train']} ({plan.trained_on}).",
-        )
-    return version, trained
 
 
 def _parquet(rows: pa.Table) -> bytes:
@@ -302,7 +407,7 @@ def _challenger_metadata(
     plan: LearningPlan,
     model: LoadedModel,
     row: Mapping[str, Any],
-    causes: Sequence[Cause],
+    causes: Sequence[str],
     *,
     reused: bool,
 ) -> dict[str, Any]:
@@ -313,7 +418,7 @@ def _challenger_metadata(
     return {
         "version": model.version,
         "reused": reused,
-        "retrained_because": "; ".join(f"{cause.kind}: {cause.why}" for cause in causes) or None,
+        "retrained_because": "; ".join(causes) or None,
         "trained_on": why,
         **{f"{role}_periods": row[f"{role}_periods"] for role in ROLES},
         **{f"{role}_rows": row[f"{role}_rows"] for role in ROLES},
@@ -330,7 +435,7 @@ def _challenger_metadata(
 
 
 def _why_since_break(plan: LearningPlan) -> str:
-    return f"the period's own rows since {plan.since}: {'; '.join(plan.window_report.reasons)}"
+    return f"the period's own rows since {plan.since}: {'; '.join(plan.because)}"
 
 
 def _search_metadata(bench: Workbench, trained: Trained) -> dict[str, Any]:
@@ -341,11 +446,13 @@ def _search_metadata(bench: Workbench, trained: Trained) -> dict[str, Any]:
         {
             "trial": trial.number,
             "candidate": trial.candidate,
+            **({"stage": trial.stage} if bench.spec.search != "together" else {}),
             "state": trial.state,
             f"validation {metric}": trial.metrics.get(metric),
             "seconds": trial.seconds,
             "params": to_json(trial.params),
             **({"error": trial.error} if trial.error else {}),
+            **({"warnings": "; ".join(trial.warnings)} if trial.warnings else {}),
         }
         for trial in trained.trials
     ]
@@ -382,6 +489,39 @@ def _training_sane(bench: Workbench, plan: LearningPlan, model: LoadedModel) -> 
         f"({floor_name.replace('_', ' ')})."
     )
     return Check("training_sane", not problems, text, metadata=metadata)
+
+
+def _against_baseline(bench: Workbench, plan: LearningPlan, model: LoadedModel) -> dict[str, Any] | None:
+    """The model and the naive forecast, measured on the test rows that have one; None when none is declared."""
+    from mlops_assets.training.pipeline import scores
+    from mlops_assets.training.search import measure
+
+    spec = bench.spec
+    if spec.baseline is None:
+        return None
+    test = load_split(bench, plan.parts["test"])
+    known = test.features[spec.baseline].notna().to_numpy()
+    compared: dict[str, Any] = {"column": spec.baseline, "metric": spec.metric, "rows": int(known.sum())}
+    if not known.any():
+        return compared | {"value": None, "challenger_value": None, "beaten": False}
+    truth, rows = test.target[known], test.features[known]
+    naive = measure(truth, rows[spec.baseline].to_numpy("float64"), None)[spec.metric]
+    ours = measure(truth, scores(model.pipeline, rows, spec.target), None)[spec.metric]
+    beaten = ours > naive if spec.higher_is_better else ours < naive
+    return compared | {"value": float(naive), "challenger_value": float(ours), "beaten": bool(beaten)}
+
+
+def _beats_baseline(bench: Workbench, baseline: Mapping[str, Any]) -> Check:
+    name = baseline["column"]
+    if not baseline["rows"]:
+        text = f"No test row has the naive forecast {name}, so nothing can be compared, and nothing is promoted."
+        return Check("beats_baseline", False, text, "WARN", baseline)
+    text = (
+        f"{bench.spec.metric} on {baseline['rows']:,} test rows: {baseline['challenger_value']:.4f} against "
+        f"{baseline['value']:.4f} of the naive forecast {name}."
+        + ("" if baseline["beaten"] else " A model that is not better is not promoted.")
+    )
+    return Check("beats_baseline", baseline["beaten"], text, metadata=baseline)
 
 
 def _number(value: float | None) -> str:

@@ -132,11 +132,12 @@ def _compared(bench: Workbench, period: str, proposed: Partition, before: Partit
         None if champion_metrics is None else champion_metrics[metric],
         float("nan") if ours is None else ours,
         metric,
+        disqualified=_lost_to_baseline(proposed),
     )
     previous = before.facts["version"] if before is not None else None
     row = {
         "decision": decision.outcome,
-        "version": previous if decision.outcome == "retained" else challenger_model.version,
+        "version": previous if decision.outcome in ("retained", "none") else challenger_model.version,
         "previous_version": previous,
         "challenger_version": challenger_model.version,
         "metric": metric,
@@ -150,6 +151,19 @@ def _compared(bench: Workbench, period: str, proposed: Partition, before: Partit
     }
     _note_outcome(bench, period, challenger_model, row)
     return row
+
+
+def _lost_to_baseline(proposed: Partition) -> str | None:
+    """Why a challenger may not be promoted, whatever the champion is worth; None when it may."""
+    baseline = proposed.facts.get("baseline")
+    if baseline is None or baseline["beaten"]:
+        return None
+    if not baseline["rows"]:
+        return f"no test row has the naive forecast {baseline['column']}, so the challenger can't be shown to beat it"
+    return (
+        f"the naive forecast {baseline['column']} is not beaten: {baseline['metric']} "
+        f"{baseline['challenger_value']:.4f} against {baseline['value']:.4f} on the same test rows"
+    )
 
 
 def _stored_part(proposed: Partition, role: str) -> Part:
@@ -186,7 +200,19 @@ def _move_aliases(bench: Workbench, period: str, version: str) -> None:
         if decided and decided != version:
             previous = decided
             break
-    registry.set_champion(bench.run_required().client, bench.name, version, previous)
+    client = bench.run_required().client
+    registry.set_champion(client, bench.name, version, previous)
+    registry.set_staging(client, bench.name, _staged(bench, period))
+
+
+def _staged(bench: Workbench, period: str) -> list[str]:
+    """The versions in staging after a period: those of the newest search, as many as are wanted now."""
+    for known in reversed([p for p in bench.lake.periods(bench.name, CHALLENGER) if p <= period]):
+        partition = bench.partition(CHALLENGER, known)
+        if partition.rows:
+            listed = partition.facts.get("staging", [])
+            return [row["version"] for row in listed][: bench.spec.staging]
+    return []
 
 
 def _champion_metadata(bench: Workbench, row: Mapping[str, Any]) -> dict[str, Any]:

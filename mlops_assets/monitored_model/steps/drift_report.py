@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 PAGE_SAMPLE_ROWS = 5_000
 PICTURED_COLUMNS = 3
+# The verdict as a number, for charts.
+LEVELS = ("ok", "warning", "severe")
 
 
 def make(bench: Workbench, period: str) -> Outcome:
@@ -39,7 +43,7 @@ def make(bench: Workbench, period: str) -> Outcome:
     spec = bench.spec
     current = sum_of_profiles(bench, [period])
     reference = reference_profile(bench, model)
-    current_scores = score_profile(bench, bench.scan(PREDICTIONS, [period])).column(SCORE)
+    current_scores = score_profile(bench, bench.records(PREDICTIONS, [period])).column(SCORE)
     reference_scores = score_reference(model)
     first_day, last_day = bench.days(period)
     report = compare(
@@ -74,6 +78,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             "champion_version": model.version,
             "severe_columns": list(report.severe_columns),
             "warning_columns": list(report.warning_columns),
+            **_prediction_drift_fact(report),
         },
     )
     _log_drift(bench, period, report, model)
@@ -120,11 +125,32 @@ def _drift_within_limits(report: DriftReport) -> Check:
         "share_threshold": limits.share,
         "importance_of_severe_columns": report.important_share,
         "important_share_threshold": limits.important_share,
+        **_prediction_drift(report),
         "since": str(report.since) if report.since else None,
     }
     text = f"Verdict {report.verdict}. " + " ".join(f"{reason}." for reason in report.reasons[:4])
     severity: Severity = "WARN" if report.verdict == "warning" else "ERROR"
     return Check("drift_within_limits", report.verdict not in ("warning", "severe"), text.strip(), severity, metadata)
+
+
+def _prediction_drift(report: DriftReport) -> dict[str, Any]:
+    """Evidently's drift score of the predictions beside its limit, for a model that has one."""
+    found = report.prediction_drift
+    if found is None:
+        return {}
+    return {
+        "prediction_drift": found.value,
+        "prediction_drift_threshold": report.thresholds.predictions,
+        "prediction_drift_method": found.display_name,
+    }
+
+
+def _prediction_drift_fact(report: DriftReport) -> dict[str, str]:
+    """The rule on prediction drift in a few words for the gate's reason, where it made the period severe."""
+    found, limit = report.prediction_drift, report.thresholds.predictions
+    if found is None or limit is None or found.value <= limit:
+        return {}
+    return {"prediction_drift": f"prediction drift {found.value:.2f} > {limit:g}"}
 
 
 def _pictures(
@@ -175,7 +201,8 @@ def _page(bench: Workbench, period: str, model: LoadedModel, report: DriftReport
     # In order of time, so that the page's plots by row show when a value changed.
     order = bench.columns_sql([spec.source.time_column] if spec.source.time_column else spec.record_keys)
     current = bench.con.execute(
-        f"SELECT {bench.columns_sql([*spec.columns, SCORE])} FROM (SELECT * FROM {bench.scan(PREDICTIONS, [period])} "
+        f"SELECT {bench.columns_sql([*spec.columns, SCORE])} "
+        f"FROM (SELECT * FROM {bench.records(PREDICTIONS, [period])} "
         f"ORDER BY hash({keys}, {spec.seed}) LIMIT {PAGE_SAMPLE_ROWS}) ORDER BY {order}"
     ).df()
     html = bench.home.reports / spec.name / f"{period}.html"
@@ -217,6 +244,8 @@ def _log_drift(bench: Workbench, period: str, report: DriftReport, model: Loaded
     metrics = {f"psi/{column.name}": column.psi for column in report.columns if column.psi is not None}
     if report.scores is not None and report.scores.psi is not None:
         metrics["psi/scores"] = report.scores.psi
+    if report.prediction_drift is not None:
+        metrics["prediction_drift"] = report.prediction_drift.value
     if report.severe_share is not None:
         metrics["share_of_severe_columns"] = report.severe_share
     tags = {
@@ -230,3 +259,23 @@ def _log_drift(bench: Workbench, period: str, report: DriftReport, model: Loaded
         run.client, run.experiment_id, f"drift_report {period}", parent_run_id=run.run_id, tags=tags
     ) as run_id:
         tracking.log(run.client, run_id, metrics=metrics)
+    if bench.spec.drift_experiment is not None and report.verdict in LEVELS:
+        _log_series(bench, period, metrics, LEVELS.index(report.verdict))
+
+
+def _log_series(bench: Workbench, period: str, metrics: Mapping[str, float], verdict: int) -> None:
+    """The same metrics as a step of the model's series, whose charts show drift over all periods."""
+    from mlops_assets.training import tracking
+
+    spec, client = bench.spec, bench.run_required().client
+    experiment = tracking.experiment(client, spec.drift_experiment or "", bench.home.artifacts)
+    start = spec.calendar.start(period)
+    with bench.lease():
+        run_id = tracking.series_run(client, experiment, f"{spec.name} drift", {"mlops.model": spec.name})
+    tracking.log(
+        client,
+        run_id,
+        metrics={**metrics, "verdict": verdict},
+        timestamp=int(start.replace(tzinfo=UTC).timestamp() * 1000),
+        step=len(spec.calendar.between(spec.start, period)) - 1,
+    )

@@ -57,9 +57,10 @@ def _inputs(bench: Workbench, period: str) -> PlanBInputs:
     spec = bench.spec
     source_period = last_healthy_period(bench, period)
     time = [spec.source.time_column] if spec.source.time_column else []
+    hidden = f"period, {identifier(spec.target.column)}"
     return PlanBInputs(
         con=bench.con,
-        records=f"(SELECT * EXCLUDE (period, {identifier(spec.target.column)}) FROM {bench.scan(FEATURES, [period])})",
+        records=f"(SELECT * EXCLUDE ({hidden}) FROM {bench.records(FEATURES, [period])})",
         keys=list(dict.fromkeys([*spec.record_keys, *time])),
         task=spec.target.task,
         cut=bench.partition(PREDICTIONS, period).facts.get("cut"),
@@ -94,8 +95,8 @@ def _source(bench: Workbench, source_period: str) -> str:
     keys = bench.columns_sql(spec.record_keys)
     segments = "".join(f", p.{identifier(name)}" for name in spec.segments)
     return (
-        f"(SELECT p.{SCORE}, f.outcome{segments} FROM {bench.scan(PREDICTIONS, [source_period])} p "
-        f"LEFT JOIN (SELECT {keys}, {outcome} AS outcome FROM {bench.scan(FEATURES, [source_period])}) f "
+        f"(SELECT p.{SCORE}, f.outcome{segments} FROM {bench.records(PREDICTIONS, [source_period])} p "
+        f"LEFT JOIN (SELECT {keys}, {outcome} AS outcome FROM {bench.records(FEATURES, [source_period])}) f "
         f"USING ({keys}))"
     )
 

@@ -6,12 +6,14 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.lake.columns import Column
 from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.store import Partition, identifier
 from mlops_assets.lake.validation import Violation, validate
-from mlops_assets.monitored_model.features_sql import bind, raw_columns_sql
+from mlops_assets.monitored_model.features_sql import bind, columns_of, raw_columns_sql
 from mlops_assets.monitored_model.findings import data_judged
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
+from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.tables import FEATURES
 from mlops_assets.monitored_model.workbench import Workbench
 
@@ -34,33 +36,123 @@ def make(bench: Workbench, period: str) -> Outcome:
     if failure is not None:
         data_judged(bench, period, failure)
         return _no_features(bench, period, failure)
-    wanted = spec.calendar.window(period, (-spec.history, 0))
-    made = [known for known in wanted if bench.find(spec.raw_table, known) is not None]
-    query = bind(bench.con, spec, bench.sql, period, f"SELECT * FROM {bench.scan(spec.raw_table, made)}")
-    keys = spec.record_keys
-    violations = validate(bench.con, query, spec.columns, keys)
+    history, left_out = _history(bench, period)
+    query = bind(bench.con, spec, bench.sql, period, f"SELECT * FROM {bench.scan(spec.raw_table, [*history, period])}")
+    opened = _as_opened(bench, period, query)
+    unplanned = 0
+    if opened is not None:
+        unplanned = _unplanned(bench, period, query)
+        query = _with_outcomes(bench, period, query)
+    violations = [*validate(bench.con, query, _rules(spec), spec.row_keys), *_not_planned_once(bench, query)]
     total, nulls = _nulls(bench, query)
     checks = [
         _feature_schema(violations, total),
-        _completeness(bench, period, total, source.rows, nulls),
+        _completeness(bench, period, total, source.rows, nulls, left_out),
     ]
     failed = quality_failure(checks)
+    records = _records(bench, query)
+    outcomes = total - nulls[spec.target.column]
     partition = bench.write(
         FEATURES,
         period,
         query_batches(bench.con, query),
         reason=f"no data: {spec.features} returns no row for {period}" if not total else None,
-        facts={"quality_failure": failed, "raw_rows": source.rows, "raw_digest": source.digest},
+        facts={
+            "quality_failure": failed,
+            "raw_rows": source.rows,
+            "raw_digest": source.digest,
+            "records": records,
+            "outcomes": outcomes,
+            "opened": opened is not None or (spec.lead > 0 and not outcomes),
+        },
     )
     data_judged(bench, period, failed or partition.reason)
     metadata: dict[str, Any] = {
         f"raw_{spec.records}": source.rows,
         "kept_share": total / source.rows if source.rows else None,
+        **({"records": records} if spec.scenarios else {}),
+        **({"outcomes": outcomes, "unplanned_records": unplanned} if spec.lead else {}),
+        **({"history": f"{history[0]} to {history[-1]}"} if history else {}),
         **({"quarantined": failed} if failed else {}),
         **_target_metadata(bench, partition),
         "preview": bench.preview(partition),
     }
     return Outcome(partition, metadata, checks)
+
+
+def _history(bench: Workbench, period: str) -> tuple[list[str], dict[str, str]]:
+    """The earlier periods of raw rows that features.sql may look at, and those that it can't, each with the reason.
+
+    Periods before the first one of the model are in neither.
+    """
+    spec = bench.spec
+    usable, left_out = [], {}
+    for earlier in spec.calendar.window(period, (-spec.history, -1)) if spec.history else []:
+        if spec.calendar.start(earlier) < spec.calendar.start(spec.start):
+            continue
+        found = bench.find(spec.raw_table, earlier)
+        why = "was not made" if found is None else found.facts.get("quality_failure") or found.reason
+        if why is None:
+            usable.append(earlier)
+        else:
+            left_out[earlier] = str(why)
+    return usable, left_out
+
+
+def _as_opened(bench: Workbench, period: str, query: str) -> Partition | None:
+    """The features as they were when the period was opened before its outcomes were known, if these have come now.
+
+    What was served then was made from them, so they stay, and only the outcomes are added.
+    """
+    found = bench.find(FEATURES, period) if bench.spec.lead else None
+    if found is None or not found.rows or not found.facts.get("opened") or found.facts.get("quality_failure"):
+        return None
+    target = identifier(bench.spec.target.column)
+    outcomes = bench.con.execute(f"SELECT count({target}) FROM ({query})").fetchall()[0][0]
+    return found if outcomes else None
+
+
+def _with_outcomes(bench: Workbench, period: str, query: str) -> str:
+    """The stored rows with the target of the query."""
+    keys = bench.columns_sql(bench.spec.row_keys)
+    target = identifier(bench.spec.target.column)
+    stored = bench.scan(FEATURES, [period])
+    return (
+        f"SELECT {bench.columns_sql(columns_of(bench.spec))} FROM (SELECT * EXCLUDE ({target}) FROM {stored}) "
+        f"LEFT JOIN (SELECT {keys}, {target} FROM ({query})) USING ({keys})"
+    )
+
+
+def _unplanned(bench: Workbench, period: str, query: str) -> int:
+    """Records with an outcome that nobody had planned when the period was opened."""
+    keys = bench.columns_sql(bench.spec.row_keys)
+    target = identifier(bench.spec.target.column)
+    stored = bench.scan(FEATURES, [period])
+    sold = f"SELECT {keys} FROM ({query}) WHERE {target} IS NOT NULL"
+    found = bench.con.execute(f"SELECT count(*) FROM ({sold}) ANTI JOIN {stored} USING ({keys})").fetchall()
+    return int(found[0][0])
+
+
+def _not_planned_once(bench: Workbench, query: str) -> list[Violation]:
+    """Of a record's scenarios exactly one is the planned one."""
+    scenarios = bench.spec.scenarios
+    if scenarios is None:
+        return []
+    keys, planned = bench.columns_sql(bench.spec.record_keys), identifier(scenarios.planned)
+    counted = f"SELECT {keys}, count(*) FILTER ({planned}) AS times FROM ({query}) GROUP BY {keys}"
+    records, wrong = bench.con.execute(f"SELECT count(*), count(*) FILTER (times <> 1) FROM ({counted})").fetchall()[0]
+    if not wrong:
+        return []
+    found = bench.con.execute(f"SELECT * FROM ({counted}) WHERE times <> 1 ORDER BY ALL LIMIT 5").fetchall()
+    examples = tuple(f"{', '.join(map(str, key))}: {times} times" for *key, times in found)
+    return [Violation(scenarios.planned, "planned once a record", int(wrong), wrong / records, 0.0, examples)]
+
+
+def _records(bench: Workbench, query: str) -> int:
+    """How many records there are: of several scenarios the planned one counts."""
+    scenarios = bench.spec.scenarios
+    where = f" WHERE {identifier(scenarios.planned)}" if scenarios else ""
+    return int(bench.con.execute(f"SELECT count(*) FROM ({query}){where}").fetchall()[0][0])
 
 
 def _no_features(bench: Workbench, period: str, reason: str) -> Outcome:
@@ -69,6 +161,12 @@ def _no_features(bench: Workbench, period: str, reason: str) -> Outcome:
     partition = bench.write(FEATURES, period, empty, reason=reason, facts={"quality_failure": reason})
     text = f"Not looked at, there are no rows: {reason}"
     return Outcome(partition, {}, [Check("feature_schema", True, text), Check("completeness", True, text, "WARN")])
+
+
+def _rules(spec: ModelSpec) -> dict[str, Column]:
+    """The rules of the feature columns, and of the target where its classes are declared."""
+    target = spec.target
+    return dict(spec.columns) | ({target.column: Column(categorical=True, isin=target.isin)} if target.isin else {})
 
 
 def _nulls(bench: Workbench, query: str) -> tuple[int, dict[str, int]]:
@@ -108,14 +206,16 @@ def _feature_schema(violations: Sequence[Violation], rows: int) -> Check:
     return Check("feature_schema", True, f"Types, ranges and missing values are as declared{kept}.", metadata=metadata)
 
 
-def _completeness(bench: Workbench, period: str, rows: int, raw_rows: int, nulls: dict[str, int]) -> Check:
+def _completeness(
+    bench: Workbench, period: str, rows: int, raw_rows: int, nulls: dict[str, int], no_history: dict[str, str]
+) -> Check:
     spec = bench.spec
     limits = {name: column.max_null for name, column in spec.columns.items() if column.max_null is not None}
     shares = {name: count / rows if rows else 0.0 for name, count in nulls.items()}
     over = {name: shares[name] for name, limit in limits.items() if shares[name] > limit}
     kept = rows / raw_rows if raw_rows else 0.0
     usual = _usual_kept_share(bench, period)
-    metadata = {
+    metadata: dict[str, Any] = {
         "rows": rows,
         "raw_rows": raw_rows,
         "kept_share": kept,
@@ -127,6 +227,14 @@ def _completeness(bench: Workbench, period: str, rows: int, raw_rows: int, nulls
             ]
         ),
     }
+    if no_history:
+        metadata["history_left_out"] = table([{"period": p, "reason": why} for p, why in no_history.items()])
+        some = ", ".join(list(no_history)[:3]) + (", …" if len(no_history) > 3 else "")
+        text = (
+            f"{len(no_history)} of {spec.history} periods of history can't be looked at ({some}), so features that "
+            "look back are missing or cut short. Materialize these periods first, then this one again."
+        )
+        return Check("completeness", False, text, "WARN", metadata)
     if over:
         text = "; ".join(f"{name}: {share:.1%} missing, limit {limits[name]:.1%}" for name, share in over.items())
         return Check("completeness", False, text, "WARN", metadata)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mlops_assets.training.registry import LoadedModel
 
 WEAKEST_SHOWN = 10
+# More segments than a person reads; of a column with so many values the largest are kept.
+SEGMENTS_KEPT = 200
 SEGMENT_MIN_ROWS = 100
 PERFORMANCE_SCHEMA = pa.schema(
     [
@@ -63,6 +65,21 @@ def make(bench: Workbench, period: str) -> Outcome:
     served = _served(bench, period, realised)
     if served:
         rows += _rows("served", served, len(labelled), model.version)
+    segments = _by_segment(bench, labelled, model)
+    rows += [
+        {
+            "source": "champion",
+            "segment_column": row["column"],
+            "segment": row["segment"],
+            "metric": name,
+            "value": row[name],
+            "rows": row["rows"],
+            "model_version": model.version,
+        }
+        for row in segments
+        for name in row.keys() - {"column", "segment", "rows"}
+        if not math.isnan(row[name])
+    ]
     rows += [
         {
             "source": "champion",
@@ -98,9 +115,10 @@ def make(bench: Workbench, period: str) -> Outcome:
     )
     performance_judged(bench, period, verdict, check.description, model.version)
     _log_performance(bench, period, realised, estimate, model)
-    return Outcome(
-        partition, _performance_metadata(bench, model, labelled, realised, served, estimate, weakest, fisher), [check]
-    )
+    metadata = _performance_metadata(bench, model, labelled, realised, served, estimate, weakest, fisher)
+    if segments:
+        metadata["by_segment"] = table(segments)
+    return Outcome(partition, metadata, [check])
 
 
 def _served(bench: Workbench, period: str, realised: Mapping[str, float]) -> Mapping[str, float]:
@@ -136,9 +154,10 @@ def _labelled(bench: Workbench, period: str, scored: str = PREDICTIONS) -> pd.Da
     target = identifier(spec.target.column)
     keys = bench.columns_sql(spec.record_keys)
     segments = "".join(f", p.{identifier(name)}" for name in spec.segments if scored == PREDICTIONS)
+    relation = bench.records(scored, [period]) if scored == PREDICTIONS else bench.scan(scored, [period])
     return bench.con.execute(
-        f"SELECT p.{SCORE}, f.{target} AS outcome{segments} FROM {bench.scan(scored, [period])} p "
-        f"JOIN (SELECT {keys}, {target} FROM {bench.scan(FEATURES, [period])}) f USING ({keys}) "
+        f"SELECT p.{SCORE}, f.{target} AS outcome{segments} FROM {relation} p "
+        f"JOIN (SELECT {keys}, {target} FROM {bench.records(FEATURES, [period])}) f USING ({keys}) "
         f"WHERE f.{target} IS NOT NULL ORDER BY {keys}"
     ).df()
 
@@ -165,7 +184,7 @@ def _estimate(bench: Workbench, period: str, model: LoadedModel) -> dict[str, fl
     if model.cut is None or calibration is None:
         return {}
     fitted = ScoreCalibration.fit_histogram(ScoreHistogram.from_arrow(pq.read_table(calibration)))
-    found = score_profile(bench, bench.scan(PREDICTIONS, [period])).column(SCORE)
+    found = score_profile(bench, bench.records(PREDICTIONS, [period])).column(SCORE)
     return dict(expected_metrics(found, fitted, model.cut))  # type: ignore[arg-type]
 
 
@@ -176,6 +195,21 @@ def _weakest(bench: Workbench, labelled: pd.DataFrame, correct: np.ndarray) -> l
         return []
     found = weakest_segments(labelled[bench.spec.segments], correct, min_rows=SEGMENT_MIN_ROWS)
     return [{str(name): value for name, value in row.items()} for row in found.to_dict("records")]
+
+
+def _by_segment(bench: Workbench, labelled: pd.DataFrame, model: LoadedModel) -> list[dict[str, Any]]:
+    """All metrics of a regression in each segment, largest first; a classification has its weakest segments only."""
+    from mlops_assets.training.search import encode_target, measure
+
+    if model.cut is not None:
+        return []
+    found: list[dict[str, Any]] = []
+    for column in bench.spec.segments:
+        for segment, part in labelled.groupby(column, dropna=False, observed=True, sort=True):
+            metrics = measure(encode_target(part["outcome"], bench.spec.target), part[SCORE].to_numpy(), None)
+            numbers = {name: value for name, value in metrics.items() if name != "rows"}
+            found.append({"column": column, "segment": str(segment), "rows": len(part), **numbers})
+    return sorted(found, key=lambda row: (row["column"], -row["rows"], row["segment"]))[:SEGMENTS_KEPT]
 
 
 def _fisher(model: LoadedModel, correct: np.ndarray) -> dict[str, float | None]:

@@ -69,10 +69,10 @@ def _predictions_metadata(bench: Workbench, period: str, model: LoadedModel) -> 
     from mlops_assets.drift.pictures import score_histogram_picture
     from mlops_assets.training.pictures import as_markdown
 
-    found = score_profile(bench, bench.scan(PREDICTIONS, [period])).column(SCORE)
+    found = score_profile(bench, bench.records(PREDICTIONS, [period])).column(SCORE)
     reference = score_reference(model)
     mean, positive = bench.con.execute(
-        f"SELECT avg({SCORE}), avg(prediction) FROM {bench.scan(PREDICTIONS, [period])}"
+        f"SELECT avg({SCORE}), avg(prediction) FROM {bench.records(PREDICTIONS, [period])}"
     ).fetchall()[0]
     metadata: dict[str, Any] = {
         "model_version": model.version,

@@ -21,7 +21,7 @@ def make(bench: Workbench, period: str) -> Outcome:
     if reason is not None:
         partition = bench.write(PROFILE, period, PROFILE_SCHEMA.empty_table(), reason=reason)
         return Outcome(partition)
-    counted = profile(bench.con, bench.scan(FEATURES, [period]), spec.kinds, spec.source.time_column)
+    counted = profile(bench.con, bench.records(FEATURES, [period]), spec.kinds, spec.source.time_column)
     partition = bench.write(PROFILE, period, counted.to_arrow(), facts={"rows": counted.rows})
     rows = []
     for name in counted.columns:

@@ -45,13 +45,14 @@ def make(bench: Workbench, period: str) -> Outcome:
     if any(problem.code == "unreadable" for problem in reading.problems):
         volume = Check("volume", True, "No row could be counted; see the check `source_schema`.")
     else:
-        volume = _volume(bench, period, reading.rows, reading.duplicates, copied_from)
+        volume = _volume(bench, period, reading, copied_from)
     checks = [schema, volume, in_period]
     unreadable = reading.rows == 0
     failure = quality_failure(checks)
     facts = {
         "origin": located.origin,
         "sha256": reading.sha256,
+        "rows_digest": reading.rows_digest,
         "source_bytes": reading.bytes,
         "variant": reading.variant,
         "quality_failure": failure,
@@ -159,8 +160,9 @@ def _same_rows_elsewhere(bench: Workbench, period: str, reading: Reading) -> str
     return None
 
 
-def _volume(bench: Workbench, period: str, rows: int, copies: int, copied_from: str | None) -> Check:
+def _volume(bench: Workbench, period: str, reading: Reading, copied_from: str | None) -> Check:
     spec = bench.spec
+    rows, copies = reading.rows, reading.duplicates
     earlier = [known for known in bench.lake.periods(spec.name, spec.raw_table) if known < period][-VOLUME_PERIODS:]
     found = [bench.partition(spec.raw_table, known) for known in earlier]
     counts = [partition.rows for partition in found if partition.rows]
@@ -189,6 +191,14 @@ def _volume(bench: Workbench, period: str, rows: int, copies: int, copied_from: 
             f"{copies:,} of {rows:,} rows are copies of another row; is the file's content doubled? Replace the file."
         )
         return Check("volume", False, text, metadata=metadata | {"threshold": COPIES_FATAL})
+    if spec.source.max_missing_days is not None:
+        metadata["days_without_rows"] = ", ".join(map(str, reading.missing_days)) or "none"
+        if len(reading.missing_days) > spec.source.max_missing_days:
+            text = (
+                f"{len(reading.missing_days)} days of {period} have no row ({metadata['days_without_rows']}); at most "
+                f"{spec.source.max_missing_days} are expected (source.max_missing_days). Complete the file."
+            )
+            return Check("volume", False, text, metadata=metadata)
     if copies / rows > COPIES_SUSPECT:
         text = f"{copies:,} of {rows:,} rows are copies of another row."
         return Check("volume", False, text, "WARN", metadata | {"threshold": COPIES_SUSPECT})

@@ -9,10 +9,11 @@ import pyarrow as pa
 from mlops_assets.incidents.gate import Gate
 from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.store import identifier
+from mlops_assets.monitored_model.gates import records_to_serve
 from mlops_assets.monitored_model.outcome import Check, Outcome
 from mlops_assets.monitored_model.runs import BORDER_CHECK
 from mlops_assets.monitored_model.scoring import served_schema
-from mlops_assets.monitored_model.tables import FALLBACK_PREDICTIONS, FEATURES, PREDICTIONS, SERVED_PREDICTIONS
+from mlops_assets.monitored_model.tables import FALLBACK_PREDICTIONS, PREDICTIONS, SERVED_PREDICTIONS
 from mlops_assets.monitored_model.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -81,12 +82,11 @@ def _champion_rows(bench: Workbench, period: str, schema: pa.Schema, decided: Ga
     listed = [
         f"{constants[name]} AS {identifier(name)}" if name in constants else identifier(name) for name in schema.names
     ]
-    return f"SELECT {', '.join(listed)} FROM {bench.scan(PREDICTIONS, [period])}"
+    return f"SELECT {', '.join(listed)} FROM {bench.records(PREDICTIONS, [period])}"
 
 
 def _served_complete(bench: Workbench, period: str, decided: Gate, served: int) -> Check:
-    features = bench.find(FEATURES, period)
-    expected = features.rows if features is not None else 0
+    expected = records_to_serve(bench.lake, bench.name, period)
     metadata = {
         "gate": decided.state,
         "reason": decided.reason or None,
