@@ -241,6 +241,11 @@ def period_runs(
         arrival = new.get(period)
         if arrival is None and is_whole(spec, lake, period):
             continue
+        # Asked before the ended runs are read, so that a run that ends in between is among one of the two.
+        busy = run_under_way(instance, spec.name, period)
+        if busy is not None:
+            plan.notes.append(f"{period} is being made by run {busy[:8]}; later periods wait for it")
+            return plan
         ended = _period_attempts(instance, spec.name, period)
         if arrival is not None:
             of_this_file = [attempt for attempt in ended if attempt.signature == arrival.signature]
@@ -249,10 +254,6 @@ def period_runs(
         else:
             failures = _failures_at_the_end(ended)
             due = failures > 0
-        busy = run_under_way(instance, spec.name, period)
-        if busy is not None and (due or arrival is not None):
-            plan.notes.append(f"{period} is being made by run {busy[:8]}; later periods wait for it")
-            return plan
         if not due:
             continue
         if failures >= MAX_ATTEMPTS:

@@ -99,3 +99,26 @@ def test_a_period_that_was_left_half_made_is_finished(own_history: History) -> N
     own_history.run(newest)
     assert is_whole(SPEC, own_history.lake, newest)
     assert planned(own_history, later=LONG_AFTER).runs == []
+
+
+def test_a_later_period_waits_for_one_that_is_half_made(own_history: History) -> None:
+    newest = MADE[-1]
+    tiny_model.write_rides(own_history.data, [newest], seed=9)
+    own_history.definitions.resolve_job_def("rides_monthly").execute_in_process(
+        partition_key=newest,
+        instance=own_history.instance,
+        asset_selection=[dg.AssetKey(["rides", "raw_rides"])],
+        raise_on_error=True,
+    )
+    tags = {MODEL_TAG: "rides", KIND_TAG: PERIOD_KIND, PARTITION_TAG: newest}
+    run = dg.DagsterRun("rides_monthly", run_id=make_new_run_id(), tags=tags)
+    own_history.instance.add_run(run)
+    event = DagsterEvent(DagsterEventType.RUN_START.value, job_name=run.job_name)
+    own_history.instance.report_dagster_event(event, run.run_id, timestamp=time.time())
+    half_made = planned(own_history, *FILES)
+    assert half_made.runs == [], "its file has been read, so it is no arrival, but its champion isn't decided"
+    assert half_made.message == f"{newest} is being made by run {run.run_id[:8]}; later periods wait for it"
+
+    own_history.instance.report_run_failed(run)
+    (again,) = planned(own_history, *FILES, later=LONG_AFTER).runs
+    assert again.period == newest, "what broke off is made before what comes after it"
