@@ -8,7 +8,7 @@ import dagster as dg
 
 from mlops_assets.lake.io_manager import LakeIOManager
 from mlops_assets.monitored_model.assets import LAKE_IO_MANAGER
-from mlops_assets.monitored_model.resources import LakeResource, StoreResource, duckdb_resource, heartbeat
+from mlops_assets.monitored_model.resources import LakeResource, StoreResource, duckdb, heartbeat
 from mlops_assets.monitored_model.sensors import platform_sensors
 
 
@@ -18,7 +18,7 @@ def shared_resources() -> dict[str, object]:
         "lake": LakeResource(),
         "store": StoreResource(),
         "heartbeat": heartbeat,
-        "duckdb": duckdb_resource(),
+        "duckdb": duckdb,
         LAKE_IO_MANAGER: LakeIOManager(),
     }
 

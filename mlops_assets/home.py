@@ -29,6 +29,10 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+# Dagster's SQLite log, faster; on a shared database take Dagster's PostgreSQL storage instead.
+event_log_storage:
+  module: mlops_assets.event_log
+  class: EventLog
 concurrency:
   runs:
     max_concurrent_runs: 4

@@ -1,4 +1,4 @@
-"""The only use that we make of Dagster's internals: links of runs to the jobs of the UI, and why YAML did not load.
+"""What we use of Dagster's internals, beside its event log: links of runs to the jobs of the UI, why YAML did not load.
 
 `execute_in_process` records a run without the origin of its job, so the UI's timeline and the job's own pages leave it
 out. There is no public way to say it. Nor is there one to tell a declaration that is wrong from a fault of ours. A

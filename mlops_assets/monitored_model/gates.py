@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlops_assets.incidents.gate import Gate, gate
@@ -31,11 +31,21 @@ def records_to_serve(lake: Lake, model: str, period: str) -> int:
 
 
 def period_gate(spec: ModelSpec, lake: Lake, store: Store, period: str) -> Gate:
-    """What may be served for a period.
+    """What may be served for a period; see `period_gates`."""
+    return _period_gate(spec, lake, period, store.accepted(spec.name, period))
 
-    The champion is the one that the period's report was made with: when an earlier decision changes afterwards, the
+
+def period_gates(spec: ModelSpec, lake: Lake, store: Store, periods: Sequence[str]) -> dict[str, Gate]:
+    """What may be served for each of several periods; the accepts are read once.
+
+    A champion is the one that the period's report was made with: when an earlier decision changes afterwards, the
     period is stale, but what was decided for it is not silently changed.
     """
+    accepted = {accept.period: accept.report_digest for accept in store.accepts(spec.name)}  # the newest is last
+    return {period: _period_gate(spec, lake, period, accepted.get(period)) for period in periods}
+
+
+def _period_gate(spec: ModelSpec, lake: Lake, period: str, accepted_digest: str | None) -> Gate:
     report = lake.find(spec.name, DRIFT_REPORT, period)
     facts: Mapping[str, Any] = report.facts if report is not None else {}
     failure = quality_failure_of(lake, spec.name, period)
@@ -53,7 +63,7 @@ def period_gate(spec: ModelSpec, lake: Lake, store: Store, period: str) -> Gate:
         report_digest=facts.get("report_digest"),
         on_severe=spec.on_severe,
         ladder=spec.plan_b,
-        accepted_digest=store.accepted(spec.name, period),
+        accepted_digest=accepted_digest,
     )
 
 

@@ -18,7 +18,7 @@ from mlops_assets.incidents.gate import Gate
 from mlops_assets.incidents.store import IncidentKind, Store
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.arrivals import Arrival
-from mlops_assets.monitored_model.gates import period_gate, records_to_serve
+from mlops_assets.monitored_model.gates import period_gates, records_to_serve
 from mlops_assets.monitored_model.graph import graph, inputs_of
 from mlops_assets.monitored_model.jobs import (
     CAUSE_TAG,
@@ -102,8 +102,7 @@ def plan_b_runs(
     """A run for each period whose served predictions are not what its gate says, unless one is under way."""
     plan = Plan()
     moment = time.time() if now is None else now
-    for period in lake.periods(spec.name, DRIFT_REPORT):
-        decided = period_gate(spec, lake, store, period)
+    for period, decided in period_gates(spec, lake, store, lake.periods(spec.name, DRIFT_REPORT)).items():
         why = difference(spec, lake, period, decided)
         if why is None:
             continue

@@ -68,12 +68,20 @@ def heartbeat(context: dg.InitResourceContext) -> Iterator[None]:
         yield
 
 
-def duckdb_resource() -> DuckDBResource:
-    """An in-memory DuckDB with bounded memory; what does not fit is spilled to a temporary folder."""
-    return DuckDBResource(
-        database=":memory:",
+@dg.resource(description="An in-memory DuckDB for each run, with bounded memory; what does not fit is spilled to disk.")
+def duckdb(context: dg.InitResourceContext) -> Iterator[DuckDBResource]:
+    """dagster-duckdb's resource, on a database that lives as long as the run's resources.
+
+    DuckDB takes longer to open a database than many of a period's queries take: the steps of a run share one. Its name
+    keeps runs in one process apart.
+    """
+    run = context.dagster_run
+    resource = DuckDBResource(
+        database=f":memory:{run.run_id if run is not None else ''}",
         connection_config={"memory_limit": os.environ.get(MEMORY_VARIABLE, DEFAULT_MEMORY)},
     )
+    with resource.get_connection():
+        yield resource
 
 
 def mlflow_resource_key(model: str) -> str:

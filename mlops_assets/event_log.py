@@ -1,0 +1,82 @@
+"""Dagster's event log in SQLite, without building a new database engine for every event.
+
+Dagster's own storage makes an SQLAlchemy engine for each of the several hundred times that a run opens its log, and
+with it an empty cache of compiled statements. This one keeps the engines, and the connection to the index of all runs.
+Same files, same content: an installation can change between the two at any time, in its dagster.yaml.
+
+A run's own file is opened and closed for each event, as Dagster does: closing moves the event from SQLite's journal
+into the file, and the pages that follow a run watch that file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._serdes import ConfigurableClassData
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine
+
+if TYPE_CHECKING:
+    from dagster._config import UserConfigSchema
+
+# A process works on a run or two at a time; a page that lists many opens each once.
+ENGINES_OF_RUNS = 8
+
+
+class EventLog(SqliteEventLogStorage):
+    """Dagster's `SqliteEventLogStorage` with engines that are kept.
+
+    Without `base_dir` it lies where Dagster's own does: `$DAGSTER_HOME/history/runs`.
+    """
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._engines: OrderedDict[str, Engine] = OrderedDict()
+        super().__init__(base_dir, inst_data)
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        return {"base_dir": dg.Field(dg.StringSource, is_required=False)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> EventLog:
+        base_dir = config_value.get("base_dir") or str(Path(os.environ["DAGSTER_HOME"]) / "history" / "runs")
+        return cls(base_dir, inst_data)
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        with self._db_lock:
+            engine = self._engine(shard)
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            with engine.begin() as connection:
+                yield connection
+
+    def _engine(self, shard: str) -> Engine:
+        engine = self._engines.pop(shard, None)
+        if engine is None:
+            engine = create_engine(
+                self.conn_string_for_shard(shard),
+                poolclass=QueuePool if shard == INDEX_SHARD_NAME else NullPool,
+                connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
+            )
+        self._engines[shard] = engine
+        if len(self._engines) > ENGINES_OF_RUNS:
+            oldest = next(name for name in self._engines if name != INDEX_SHARD_NAME)
+            self._engines.pop(oldest).dispose()
+        return engine
+
+    def dispose(self) -> None:
+        super().dispose()
+        with self._db_lock:
+            for engine in self._engines.values():
+                engine.dispose()
+            self._engines.clear()

@@ -1,0 +1,94 @@
+"""Our event log is Dagster's own, only faster: same files and content, and who watches a run's file sees it grow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.storage.event_log import SqliteEventLogStorage
+
+from mlops_assets.event_log import ENGINES_OF_RUNS, EventLog
+from mlops_assets.home import Home
+
+
+@dg.asset(check_specs=[dg.AssetCheckSpec("sane", asset="numbers")])
+def numbers() -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"rows": 3}, check_results=[dg.AssetCheckResult(passed=True)])
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    folder = Home.from_env().prepare_dagster()
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.get() as found:
+        yield found
+
+
+def log_of(instance: dg.DagsterInstance) -> EventLog:
+    storage = instance.event_log_storage
+    assert isinstance(storage, EventLog), "a new home's dagster.yaml names another storage"
+    return storage
+
+
+def test_dagsters_own_storage_reads_what_was_written_and_the_other_way_round(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    storage = log_of(instance)
+    ours = dg.materialize([numbers], instance=instance).run_id
+    told = [record.event_log_entry for record in storage.get_records_for_run(ours).records]
+
+    config = yaml.safe_load((home / "dagster.yaml").read_text())
+    del config["event_log_storage"]
+    (home / "dagster.yaml").write_text(yaml.safe_dump(config))
+    with dg.DagsterInstance.get() as plain:
+        assert type(plain.event_log_storage) is SqliteEventLogStorage
+        assert [record.event_log_entry for record in plain.event_log_storage.get_records_for_run(ours).records] == told
+        theirs = dg.materialize([numbers], instance=plain).run_id
+    newest = instance.get_latest_materialization_event(dg.AssetKey("numbers"))
+    assert newest is not None
+    assert newest.run_id == theirs
+
+
+def test_a_runs_file_changes_with_every_event_for_the_pages_that_follow_it(instance: dg.DagsterInstance) -> None:
+    storage = log_of(instance)
+    run = instance.create_run_for_job(
+        dg.define_asset_job("all").resolve(asset_graph=dg.Definitions([numbers]).resolve_asset_graph())
+    )
+    path = Path(storage.path_for_shard(run.run_id))
+    seen = []
+    for number in range(3):
+        instance.report_engine_event(f"event {number}", run)
+        seen.append(path.read_bytes())
+        assert f"event {number}".encode() in seen[-1], "the event is still in the journal"
+    assert len(set(seen)) == 3
+
+
+def test_threads_share_it_and_what_it_keeps_open_is_bounded(instance: dg.DagsterInstance) -> None:
+    storage = log_of(instance)
+    definitions = dg.Definitions([numbers], jobs=[dg.define_asset_job("all")])
+    runs = [instance.create_run_for_job(definitions.resolve_job_def("all")) for _ in range(ENGINES_OF_RUNS + 4)]
+
+    def work() -> None:
+        for run in runs:
+            instance.report_engine_event("from a thread", run)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for run in runs:
+        told = [record.event_log_entry.message for record in storage.get_records_for_run(run.run_id).records]
+        assert told.count("from a thread") == 3
+    assert len(storage._engines) <= ENGINES_OF_RUNS
