@@ -164,12 +164,12 @@ weeks AS (
 )
 SELECT year(p.period::DATE) || ' Q' || quarter(p.period::DATE) AS quarter, count(*) AS weeks,
        count(*) FILTER (p.verdict = 'ok') AS ok, count(*) FILTER (p.verdict = 'warning') AS warning,
-       count(*) FILTER (p.verdict = 'severe') AS severe,
+       count(*) FILTER (p.verdict = 'severe') AS severe, count(*) FILTER (p.verdict = 'none') AS none,
        count(*) FILTER (w.source = 'plan_b') AS "served by plan B",
        count(*) FILTER (p.decision IN ('first', 'promoted')) AS promoted,
        sum(w.units)::BIGINT AS units, sum(w.error) / sum(w.units) AS wMAPE,
        sum(w.naive) / sum(w.units) AS "wMAPE a year ago", sum(w.recent) / sum(w.units) AS "wMAPE four weeks",
-       sum(w.bias) / sum(w.units) AS bias
+       sum(w.bias) / sum(w.units) AS "relative bias"
 FROM monitoring.periods p LEFT JOIN weeks w USING (period)
 WHERE p.model = 'unit_sales' AND p.period >= '2015-03-09'
 GROUP BY 1 ORDER BY 1
@@ -179,7 +179,8 @@ SALES_BRANDS = f"""
 WITH {SERVED_SALES}
 SELECT brand, count(DISTINCT article) AS articles, sum(units)::BIGINT AS units, avg(abs(score - units)) AS MAE,
        sqrt(avg((score - units) ** 2)) AS RMSE, sum(abs(score - units)) / sum(units) AS wMAPE,
-       avg(score - units) AS bias, sum(abs(seasonal_naive - units)) / sum(units) AS "wMAPE a year ago"
+       sum(score - units) / sum(units) AS "relative bias",
+       sum(abs(seasonal_naive - units)) / sum(units) AS "wMAPE a year ago"
 FROM served GROUP BY brand ORDER BY brand
 """
 

@@ -165,7 +165,8 @@ def sql(query: str) -> None:
     \b
     Views, each with a column `period`:
       <model>.champions, challengers, drift, performance, predictions, served_predictions,
-      fallback_predictions, features, profile, raw_<records>;  monitoring.periods
+      fallback_predictions, features, profile, raw_<records>;
+      monitoring.periods, monitoring.incidents, monitoring.alerts
     Examples:
       mlops-assets sql "select period, verdict, gate from monitoring.periods"
       mlops-assets sql "select period, value from green_taxi.performance where metric = 'auc'" > auc.csv
@@ -317,6 +318,10 @@ def show_incident(number: int) -> None:
     click.echo(f"verdict {incident.verdict}" + (f", since {incident.since}" if incident.since else ""))
     for reason in incident.reasons:
         click.echo(f"  - {reason['sentence']}")
+    if incident.kind == "drift" and incident.state == "open" and incident.evidence:
+        click.echo("to let the champion serve all the same:")
+        accept = f"{incident.model} {incident.period} --digest {incident.evidence[:16]}"
+        click.echo(f"  mlops-assets incidents accept {accept} --why …")
     click.echo("history:")
     for event in incident.history:
         told = f" by {event.by}: {event.why}" if event.by else ""
@@ -341,7 +346,7 @@ def resolve_incident(number: int, why: str, by: str | None) -> None:
 @incidents.command("accept")
 @click.argument("model")
 @click.argument("period")
-@click.option("--digest", required=True, help="Digest of the very drift report, at least 8 characters of it.")
+@click.option("--digest", required=True, help="Digest of the very drift report, as `incidents show` prints it.")
 @click.option("--why", required=True, help="Why the champion can be trusted all the same.")
 @click.option("--by", default=None, help="Who accepts it; by default the one who is logged in.")
 def accept_period(model: str, period: str, digest: str, why: str, by: str | None) -> None:

@@ -121,7 +121,7 @@ class Break:
 
     Attributes:
         since: the first day from which it stays severe; None when it does not, or can't be judged by day.
-        is_jump: whether a day that was not severe came before.
+        is_jump: whether a day that was not severe came before, and more than one that is since then.
         judged: False when the reference's own days differ, or no day has enough rows.
     """
 
@@ -152,7 +152,7 @@ def _break(days: Sequence[date], states: np.ndarray, unsteady: bool) -> Break:
     after = calm[-1] + 1 if len(calm) else 0
     severe = np.flatnonzero(states[after:] == 1)
     since = days[after + severe[0]] if len(severe) else None
-    return Break(since, is_jump=bool(len(calm)) and since is not None, judged=True)
+    return Break(since, is_jump=bool(len(calm)) and len(severe) > 1, judged=True)
 
 
 def _unsteady(reference: Profile, limits: Mapping[str, float]) -> set[str]:

@@ -104,7 +104,7 @@ class AcceptPeriod(dg.Config):
     """Who lets the champion serve a severe period, and why."""
 
     period: str = Field(description="The period whose drift is accepted.")
-    report_digest: str = Field(description="Digest of that very report, from the metadata of drift_report.")
+    report_digest: str = Field(description="Digest of that very report: report_digest in the metadata of drift_report.")
     by: str = Field(description="Who accepts it.")
     why: str = Field(description="Why the champion can be trusted all the same.")
 

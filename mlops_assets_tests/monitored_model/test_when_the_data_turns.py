@@ -795,6 +795,10 @@ def test_incidents_are_listed_shown_and_resolved(told: History) -> None:
     everything = command("incidents", "list", "rides", "--all").output
     assert "severe" in everything
     assert SEVERE in everything
+    digest = told.lake.partition("rides", "drift_report", SEVERE).facts["report_digest"][:16]
+    (drift,) = told.store.incidents(model="rides", period=SEVERE, kind="drift")
+    asked = command("incidents", "show", str(drift.id)).output
+    assert (f"rides {SEVERE} --digest {digest} " in asked) == (drift.state == "open")
     opened = told.store.found(
         "rides", NEWEST, "performance", verdict="severe", reasons=[{"sentence": "f1 fell"}], evidence="x"
     )

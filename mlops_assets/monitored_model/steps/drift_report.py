@@ -60,6 +60,7 @@ def make(bench: Workbench, period: str) -> Outcome:
         "verdict": report.verdict,
         "since": str(report.since) if report.since else None,
         "champion_version": model.version,
+        "report_digest": report.digest(),  # what a person names who accepts it
         "reference": f"{model.periods['train']} ({report.reference_rows:,} rows)",
         "reasons": "; ".join(report.reasons) or None,
         "report": Markdown(report.markdown()),
