@@ -9,8 +9,8 @@ from __future__ import annotations
 from mlops_assets.home import Home
 from mlops_assets.incidents.store import Accept, Cause, Order, Store
 from mlops_assets.lake.store import Lake
-from mlops_assets.monitored_model.gates import quality_failure_of
-from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT, FEATURES
+from mlops_assets.monitored_model.gates import newest_to_train, quality_failure_of
+from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT
 
 
 class Refused(ValueError):
@@ -73,12 +73,12 @@ def promote(model: str, lake: Lake, store: Store, version: str | None, by: str, 
 
 
 def retrain(model: str, lake: Lake, store: Store, by: str, why: str) -> Cause:
-    """Ask for the newest period to be trained again, for a reason."""
-    periods = lake.periods(model, FEATURES)
-    if not periods:
-        raise Refused(f"{model} has no period yet; backfill some periods first")
-    key = f"person/{periods[-1]}/{len(store.causes(model)) + 1}"
-    return store.add_cause(model, periods[-1], "person", why, by, key)
+    """Ask for the newest period with outcomes to be trained again, for a reason."""
+    period = newest_to_train(lake, model)
+    if period is None:
+        raise Refused(f"{model} has no period to train yet; backfill some periods first")
+    key = f"person/{period}/{len(store.causes(model)) + 1}"
+    return store.add_cause(model, period, "person", why, by, key)
 
 
 def _previous(model: str, lake: Lake, present: str | None) -> str:

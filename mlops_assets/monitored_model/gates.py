@@ -9,7 +9,7 @@ from mlops_assets.incidents.gate import Gate, gate
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake, Partition
 from mlops_assets.monitored_model.spec import ModelSpec
-from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT, FEATURES, NO_CHAMPION
+from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT, FEATURES, NO_CHAMPION, SERVED_PREDICTIONS
 
 
 def champion_before(lake: Lake, model: str, period: str) -> Partition | None:
@@ -28,6 +28,24 @@ def records_to_serve(lake: Lake, model: str, period: str) -> int:
     """How many records of a period have features: of several scenarios the planned one counts."""
     features = lake.find(model, FEATURES, period)
     return 0 if features is None else int(features.facts.get("records", features.rows))
+
+
+def served_ahead(lake: Lake, model: str, period: str) -> bool:
+    """Whether a period was opened before its outcomes were known, and something was served for it.
+
+    What was served then was served: neither late outcomes nor a newer champion may change it.
+    """
+    features, served = lake.find(model, FEATURES, period), lake.find(model, SERVED_PREDICTIONS, period)
+    return bool(features is not None and features.facts.get("opened") and served is not None and served.rows)
+
+
+def newest_to_train(lake: Lake, model: str) -> str | None:
+    """The newest period that may have outcomes: one that was opened and still waits for them is passed over."""
+    for period in reversed(lake.periods(model, FEATURES)):
+        facts = lake.partition(model, FEATURES, period).facts
+        if not facts.get("opened") or facts.get("outcomes"):
+            return period
+    return None
 
 
 def period_gate(spec: ModelSpec, lake: Lake, store: Store, period: str) -> Gate:

@@ -92,7 +92,7 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
             description="The decision of this period: which version is in force after it. The challenger replaces the "
             f"champion only when its {spec.metric} on the same test rows is better.",
             kinds=frozenset({"mlflow"}),
-            depends_on={"challenger": (0, 0), "features": (0, 0), "champion": (-1, -1)},
+            depends_on={"challenger": (0, 0), "features": (spec.window.test[0], 0), "champion": (-1, -1)},
             uses_mlflow=True,
         ),
         AssetDeclaration(

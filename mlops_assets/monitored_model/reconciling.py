@@ -18,7 +18,7 @@ from mlops_assets.incidents.gate import Gate
 from mlops_assets.incidents.store import IncidentKind, Store
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.arrivals import Arrival
-from mlops_assets.monitored_model.gates import period_gates, records_to_serve
+from mlops_assets.monitored_model.gates import newest_to_train, period_gates, records_to_serve
 from mlops_assets.monitored_model.graph import graph, inputs_of
 from mlops_assets.monitored_model.jobs import (
     CAUSE_TAG,
@@ -247,7 +247,7 @@ def period_runs(
             return plan
         ended = _period_attempts(instance, spec.name, period)
         if arrival is not None:
-            of_this_file = [attempt for attempt in ended if attempt.signature == arrival.signature]
+            of_this_file = _of_the_last_file(ended, arrival.signature)
             failures = _failures_at_the_end(of_this_file)
             due = not of_this_file or failures > 0
         else:
@@ -271,6 +271,12 @@ def period_runs(
         plan.notes.append(f"{period}: {why}")
         return plan
     return plan
+
+
+def _of_the_last_file(ended: Sequence[_Attempt], signature: str) -> Sequence[_Attempt]:
+    """The attempts at the end that were made for this file: one that is repaired to what it was before is new again."""
+    others = [index for index, attempt in enumerate(ended) if attempt.signature != signature]
+    return ended[others[-1] + 1 :] if others else ended
 
 
 def is_whole(spec: ModelSpec, lake: Lake, period: str) -> bool:
@@ -327,10 +333,12 @@ def retrain_runs(
     if not pending:
         _over(store, spec.name, "retrain_failed", "the causes have been acted upon")
         return Plan(notes=["there is no cause for retraining"])
-    periods = lake.periods(spec.name, FEATURES)
-    if not periods:
+    newest = newest_to_train(lake, spec.name)
+    if newest is None:
         return Plan(notes=["there is no period to train yet"])
-    newest = periods[-1]
+    pending = [cause for cause in pending if cause.period <= newest]
+    if not pending:
+        return Plan(notes=["the cause is of a period whose outcomes are not known yet"])
     causes = ",".join(str(cause.id) for cause in pending)
     told = "; ".join(f"{cause.kind}: {cause.why}" for cause in pending)
     due = Wanted(RETRAIN_KIND, newest, f"{newest}:causes:{causes}", {CAUSE_TAG: told[:200], CAUSES_TAG: causes})

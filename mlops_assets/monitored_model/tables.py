@@ -11,4 +11,7 @@ FALLBACK_PREDICTIONS = "fallback_predictions"
 SERVED_PREDICTIONS = "served_predictions"
 PERFORMANCE = "performance"
 
+# Which causes a challenger was trained for, among the facts of its partition.
+CAUSE_IDS = "cause_ids"
+
 NO_CHAMPION = "no champion yet"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from mlops_assets.home import Home
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.connection import connect
 from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model import decisions
 from mlops_assets.monitored_model.arrivals import arrivals
 from mlops_assets.monitored_model.component import build_definitions
-from mlops_assets.monitored_model.gates import period_gate
+from mlops_assets.monitored_model.gates import newest_to_train, period_gate
 from mlops_assets.monitored_model.outcome import Check
-from mlops_assets.monitored_model.reconciling import difference, opened_periods
+from mlops_assets.monitored_model.reconciling import difference, opened_periods, retrain_runs
+from mlops_assets.monitored_model.scoring import champion_model
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.steps import features as features_step
+from mlops_assets.monitored_model.steps import predictions as predictions_step
 from mlops_assets.monitored_model.steps import raw as raw_step
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets.training import tracking
@@ -297,6 +301,112 @@ def test_a_challenger_that_a_naive_forecast_beats_is_never_champion(tmp_path: Pa
     champion = lake.partition("unit_sales", "champion", CHAMPION)
     assert champion.facts["decision"] == "none"
     assert "the naive forecast seasonal_naive is not beaten: wmape" in str(champion.reason)
+
+
+# -- what was served stays ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(weeks: Weeks, tmp_path: Path) -> Path:
+    """A copy of the weeks' home: the last one is served, and its units are not known."""
+    shutil.copytree(weeks.home.root, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy"
+
+
+def during(weeks: Weeks, tmp_path: Path, change: Callable[[pd.DataFrame, pd.Series], object]) -> Path:
+    """A data folder whose table of the last week was changed."""
+    table = pd.read_csv(weeks.data / FILE, dtype=str, keep_default_na=False)
+    change(table, in_week(table, LAST))
+    return write(tmp_path / "changed", table)
+
+
+def again(bench: Workbench, week: str) -> None:
+    for step in (raw_step, features_step, predictions_step):
+        step.make(bench, week)
+
+
+def rows_of(bench: Workbench, table: str, week: str) -> pd.DataFrame:
+    return bench.con.sql(f"FROM {bench.scan(table, [week])} ORDER BY article, scenario").df()
+
+
+def test_units_that_come_day_by_day_and_a_plan_that_changes_in_the_week_touch_nothing(
+    weeks: Weeks, begun: Path, tmp_path: Path
+) -> None:
+    def change(table: pd.DataFrame, week: pd.Series) -> None:
+        table.loc[week, [name for name in table.columns if name.startswith("PROMO_")]] = "0"
+        table.loc[table.index[week][:2], units(table)] = "5"
+
+    with SALES.workbench(begun, quick(), during(weeks, tmp_path, change)) as bench:
+        before = {name: bench.partition(name, LAST).digest for name in ("raw_sales", "features", "predictions")}
+        again(bench, LAST)
+        now = {name: bench.partition(name, LAST).digest for name in before}
+    assert before.pop("raw_sales") != now.pop("raw_sales"), "the file was really changed"
+    assert now == before
+
+
+def test_a_champion_that_came_after_the_week_was_opened_does_not_score_it(weeks: Weeks, begun: Path) -> None:
+    with SALES.workbench(begun, quick(), weeks.data) as bench:
+        served_by = bench.partition("predictions", LAST).facts["version"]
+        decided = bench.partition("champion", OPENED)
+        other = next(v for v in ("1", "2", "3") if v != served_by)
+        rows = bench.con.sql(
+            f"SELECT * EXCLUDE (period) REPLACE ('{other}' AS version) FROM {bench.scan('champion', [OPENED])}"
+        )
+        bench.write("champion", OPENED, rows.to_arrow_table(), facts=decided.facts | {"version": other})
+        assert champion_model(bench, LAST).version == other
+        before = bench.partition("predictions", LAST)
+        again(bench, LAST)
+        now = bench.partition("predictions", LAST)
+    assert (now.digest, now.facts["version"]) == (before.digest, served_by)
+
+
+def test_a_broken_file_with_the_units_takes_nothing_back_and_its_repair_completes_the_week(
+    weeks: Weeks, begun: Path, tmp_path: Path
+) -> None:
+    def sold(table: pd.DataFrame, week: pd.Series) -> None:
+        table.loc[week, units(table)] = "7"
+
+    def three_days_missing(table: pd.DataFrame, week: pd.Series) -> None:
+        sold(table, week)
+        table.drop(index=table.index[week][1:4], inplace=True)
+
+    broken = during(weeks, tmp_path / "broken", three_days_missing)
+    with SALES.workbench(begun, quick(), broken) as bench:
+        before = {name: bench.partition(name, LAST).digest for name in ("features", "predictions")}
+        gate = period_gate(bench.spec, bench.lake, bench.store, LAST)
+        again(bench, LAST)
+        assert {name: bench.partition(name, LAST).digest for name in before} == before
+        assert period_gate(bench.spec, bench.lake, bench.store, LAST) == gate
+        assert difference(bench.spec, bench.lake, LAST, gate) is None
+        (incident,) = bench.store.incidents(model="unit_sales", period=LAST, kind="quality")
+        assert incident.state == "open"
+    with SALES.workbench(begun, quick(), during(weeks, tmp_path / "repaired", sold)) as bench:
+        again(bench, LAST)
+        assert bench.partition("features", LAST).facts["outcomes"] > 100
+        assert bench.partition("predictions", LAST).digest == before["predictions"]
+        assert bench.store.incident(incident.id).state == "resolved"
+
+
+def test_another_definition_of_a_feature_reaches_an_opened_week_and_leaves_its_predictions(
+    weeks: Weeks, begun: Path
+) -> None:
+    with SALES.workbench(begun, quick(), weeks.data) as bench:
+        features, predictions = rows_of(bench, "features", LAST), rows_of(bench, "predictions", LAST)
+        changed = replace(bench, sql=bench.sql.replace("FILTER (age <= 4)", "FILTER (age <= 2)"))
+        again(changed, LAST)
+        assert not rows_of(bench, "features", LAST)["mean_units_4_weeks"].equals(features["mean_units_4_weeks"])
+        pd.testing.assert_frame_equal(rows_of(bench, "predictions", LAST), predictions)
+        assert bench.partition("features", LAST).facts["opened"]
+
+
+def test_a_wish_to_retrain_goes_to_the_newest_week_whose_units_are_known(weeks: Weeks, begun: Path) -> None:
+    with SALES.workbench(begun, quick(), weeks.data) as bench:
+        assert newest_to_train(bench.lake, "unit_sales") == OPENED
+        cause = decisions.retrain("unit_sales", bench.lake, bench.store, "ann", "new range")
+        assert cause.period == OPENED
+        with dg.DagsterInstance.ephemeral() as instance:
+            (wanted,) = retrain_runs(bench.spec, bench.lake, bench.store, instance).runs
+    assert wanted.period == OPENED
 
 
 # -- bad files ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from mlops_assets.home import sensor_seconds
 from mlops_assets.monitored_model.arrivals import Arrival
 from mlops_assets.monitored_model.jobs import KIND_TAG, MODEL_TAG, PERIOD_KIND
 from mlops_assets.monitored_model.reconciling import (
+    ARRIVAL_TAG,
     FIRST_PAUSE_INTERVALS,
     MAX_ATTEMPTS,
     Plan,
@@ -122,3 +123,14 @@ def test_a_later_period_waits_for_one_that_is_half_made(own_history: History) ->
     own_history.instance.report_run_failed(run)
     (again,) = planned(own_history, *FILES, later=LONG_AFTER).runs
     assert again.period == newest, "what broke off is made before what comes after it"
+
+
+def test_a_file_that_is_repaired_to_what_it_was_is_ingested_again(own_history: History) -> None:
+    for signature in ("a", "b", "a", "b"):
+        (wanted,) = planned(own_history, Arrival("2021-07", signature, "its file has changed")).runs
+        assert (wanted.period, wanted.tags[ARRIVAL_TAG]) == ("2021-07", signature)
+        tags = {MODEL_TAG: "rides", KIND_TAG: PERIOD_KIND, PARTITION_TAG: "2021-07", **wanted.tags}
+        own_history.instance.add_run(
+            dg.DagsterRun("rides_monthly", run_id=make_new_run_id(), tags=tags, status=dg.DagsterRunStatus.SUCCESS)
+        )
+        assert planned(own_history, Arrival("2021-07", signature, "its file has changed")).runs == []

@@ -403,6 +403,23 @@ def test_on_alert_trains_for_a_cause_only_and_consumes_it_once(own_history: Hist
     assert quiet.partition("challenger", "2021-08").rows == 0, "causes belong to one period"
 
 
+def test_a_retraining_that_dies_before_the_decision_leaves_its_cause_waiting(own_history: History) -> None:
+    quiet = of_spec(own_history, retrain="on_alert")
+    quiet.run(NEXT)
+    decisions.retrain("rides", quiet.lake, quiet.store, "ann", "new tariff")
+    quiet.definitions.resolve_job_def("rides_train").execute_in_process(
+        partition_key=NEXT, instance=quiet.instance, asset_selection=[dg.AssetKey(["rides", "challenger"])]
+    )
+    assert quiet.partition("challenger", NEXT).rows == 1
+    (cause,) = quiet.store.pending("rides")
+    assert cause.why == "new tariff"
+    assert follow(quiet) == [("rides_train", NEXT, "success")]
+    assert quiet.partition("challenger", NEXT).facts["reused"], "the version that was trained before is found again"
+    assert quiet.store.pending("rides") == []
+    quiet.run(NEXT)
+    assert follow(quiet) == []
+
+
 def test_on_alert_a_severe_month_is_its_own_cause(own_history: History) -> None:
     turn_again(own_history)
     alert = of_spec(own_history, retrain="on_alert")
@@ -489,7 +506,7 @@ def test_an_order_that_can_not_be_followed_is_refused_and_changes_nothing(own_hi
         (lambda: decisions.rollback("rides", lake, store, present, "ann", "why"), "is the champion of rides already"),
         (lambda: decisions.promote("rides", lake, store, None, "ann", "why"), "names the version"),
         (lambda: decisions.rollback("sales", lake, store, None, "ann", "why"), "sales has no champion yet"),
-        (lambda: decisions.retrain("sales", lake, store, "ann", "why"), "sales has no period yet"),
+        (lambda: decisions.retrain("sales", lake, store, "ann", "why"), "sales has no period to train yet"),
     ):
         with pytest.raises(Refused, match=said):
             refused()

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlops_assets.drift.profile import Profile, profile
+from mlops_assets.monitored_model.gates import newest_to_train
 from mlops_assets.monitored_model.learning_plan import (
     ROLES,
     LearningPlan,
@@ -27,7 +28,7 @@ from mlops_assets.monitored_model.learning_plan import (
 from mlops_assets.monitored_model.new_data import TRAINED_UNTIL, new_data_size, nothing_new
 from mlops_assets.monitored_model.outcome import Check, Link, Markdown, Outcome, table
 from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, score_profile
-from mlops_assets.monitored_model.tables import CHALLENGER, FEATURES
+from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, FEATURES
 from mlops_assets.monitored_model.workbench import Workbench, to_json
 
 if TYPE_CHECKING:
@@ -98,13 +99,14 @@ def make(bench: Workbench, period: str) -> Outcome:
     row = _challenger_row(bench, plan, model, fingerprint)
     baseline = _against_baseline(bench, plan, model)
     if causes:
-        _note_causes(bench, period, model, causes)
+        _note_causes(bench, model, causes)
     partition = bench.write(
         CHALLENGER,
         period,
         pa.Table.from_pylist([row | {"causes": "; ".join(told) or None}], CHALLENGER_SCHEMA),
         facts={
             "causes": told,
+            CAUSE_IDS: [cause.id for cause in causes],
             "reused": reused,
             "version": version,
             "trained_on": plan.trained_on,
@@ -174,13 +176,12 @@ def _staging_rows(bench: Workbench, versions: Sequence[str]) -> list[dict[str, A
     return rows
 
 
-def _note_causes(bench: Workbench, period: str, model: LoadedModel, causes: Sequence[Cause]) -> None:
-    """Write the causes on the version's run, and mark them as acted upon by this period."""
+def _note_causes(bench: Workbench, model: LoadedModel, causes: Sequence[Cause]) -> None:
+    """Write the causes on the version's run. They are acted upon only when the champion has been decided."""
     from mlops_assets.training import tracking
 
     told = "; ".join(f"{cause.kind} in {cause.period}: {cause.why} ({cause.by})" for cause in causes)
     tracking.log(bench.run_required().client, model.run_id, tags={"retrained_because": told})
-    bench.store.consume([cause.id for cause in causes], period)
 
 
 def _no_challenger(bench: Workbench, period: str, reason: str) -> Outcome:
@@ -192,8 +193,8 @@ def _no_challenger(bench: Workbench, period: str, reason: str) -> Outcome:
 
 
 def _causes(bench: Workbench, period: str) -> list[Cause]:
-    """Why to train in this period: the causes that it has consumed, and in the newest period those still waiting."""
-    newest = bench.lake.periods(bench.name, FEATURES)[-1:] == [period]
+    """Why to train in this period: the causes that it has consumed, and in the newest one to train those that wait."""
+    newest = newest_to_train(bench.lake, bench.name) == period
     return [
         cause
         for cause in bench.store.causes(bench.name)

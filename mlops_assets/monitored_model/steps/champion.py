@@ -13,7 +13,7 @@ from mlops_assets.lake.store import Partition
 from mlops_assets.monitored_model.learning_plan import Part, load_split
 from mlops_assets.monitored_model.outcome import Link, Outcome, table
 from mlops_assets.monitored_model.scoring import load_version
-from mlops_assets.monitored_model.tables import CHALLENGER, CHAMPION, NO_CHAMPION
+from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, CHAMPION, NO_CHAMPION
 from mlops_assets.monitored_model.workbench import Workbench, to_json
 
 if TYPE_CHECKING:
@@ -62,8 +62,19 @@ def make(bench: Workbench, period: str) -> Outcome:
         )
         if row["version"] and bench.lake.periods(bench.name, CHAMPION)[-1] == period:
             _move_aliases(bench, period, row["version"])
+        if absent is None:
+            _consume_causes(bench, period)
     _announce(bench, period, row)
     return Outcome(partition, _champion_metadata(bench, row))
+
+
+def _consume_causes(bench: Workbench, period: str) -> None:
+    """Mark the challenger's causes as acted upon. Last, so that a run that dies before leaves them waiting."""
+    asked = set(bench.partition(CHALLENGER, period).facts.get(CAUSE_IDS, []))
+    # Where this run died, a later period may have acted upon them.
+    mine = [cause.id for cause in bench.store.causes(bench.name) if cause.consumed_by in (None, period)]
+    if asked & set(mine):
+        bench.store.consume(asked & set(mine), period)
 
 
 def _as_ordered(bench: Workbench, period: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -216,7 +227,6 @@ def _staged(bench: Workbench, period: str) -> list[str]:
 
 
 def _champion_metadata(bench: Workbench, row: Mapping[str, Any]) -> dict[str, Any]:
-
     shown = {
         name: row[name]
         for name in ("decision", "version", "previous_version", "challenger_version", "reason")

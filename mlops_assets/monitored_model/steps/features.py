@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlops_assets.lake.columns import Column
 from mlops_assets.lake.connection import query_batches
@@ -12,13 +14,11 @@ from mlops_assets.lake.store import Partition, identifier
 from mlops_assets.lake.validation import Violation, validate
 from mlops_assets.monitored_model.features_sql import bind, columns_of, raw_columns_sql
 from mlops_assets.monitored_model.findings import data_judged
+from mlops_assets.monitored_model.gates import served_ahead
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.tables import FEATURES
 from mlops_assets.monitored_model.workbench import Workbench
-
-if TYPE_CHECKING:
-    pass
 
 VOLUME_PERIODS = 6
 COMPLETENESS_DROP = 0.5
@@ -32,15 +32,16 @@ def make(bench: Workbench, period: str) -> Outcome:
     """
     spec = bench.spec
     source = bench.partition(spec.raw_table, period)
+    ahead = bool(spec.lead) and served_ahead(bench.lake, bench.name, period)
+    kept = _as_served(bench, period) if ahead else None
     failure = source.facts.get("quality_failure") or source.reason
     if failure is not None:
         data_judged(bench, period, failure)
-        return _no_features(bench, period, failure)
+        return _no_features(bench, period, failure) if kept is None else _kept_without(bench, kept, failure)
     history, left_out = _history(bench, period)
     query = bind(bench.con, spec, bench.sql, period, f"SELECT * FROM {bench.scan(spec.raw_table, [*history, period])}")
-    opened = _as_opened(bench, period, query)
     unplanned = 0
-    if opened is not None:
+    if kept is not None:
         unplanned = _unplanned(bench, period, query)
         query = _with_outcomes(bench, period, query)
     violations = [*validate(bench.con, query, _rules(spec), spec.row_keys), *_not_planned_once(bench, query)]
@@ -50,6 +51,9 @@ def make(bench: Workbench, period: str) -> Outcome:
         _completeness(bench, period, total, source.rows, nulls, left_out),
     ]
     failed = quality_failure(checks)
+    if failed and kept is not None:
+        data_judged(bench, period, failed)
+        return _kept_without(bench, kept, failed, checks)
     records = _records(bench, query)
     outcomes = total - nulls[spec.target.column]
     partition = bench.write(
@@ -63,7 +67,8 @@ def make(bench: Workbench, period: str) -> Outcome:
             "raw_digest": source.digest,
             "records": records,
             "outcomes": outcomes,
-            "opened": opened is not None or (spec.lead > 0 and not outcomes),
+            "opened": ahead or (spec.lead > 0 and not outcomes),
+            "definition": _definition(bench),
         },
     )
     data_judged(bench, period, failed or partition.reason)
@@ -72,6 +77,7 @@ def make(bench: Workbench, period: str) -> Outcome:
         "kept_share": total / source.rows if source.rows else None,
         **({"records": records} if spec.scenarios else {}),
         **({"outcomes": outcomes, "unplanned_records": unplanned} if spec.lead else {}),
+        **({"records_without_outcome": _without_outcome(bench, period)} if outcomes and spec.lead else {}),
         **({"history": f"{history[0]} to {history[-1]}"} if history else {}),
         **({"quarantined": failed} if failed else {}),
         **_target_metadata(bench, partition),
@@ -99,17 +105,31 @@ def _history(bench: Workbench, period: str) -> tuple[list[str], dict[str, str]]:
     return usable, left_out
 
 
-def _as_opened(bench: Workbench, period: str, query: str) -> Partition | None:
-    """The features as they were when the period was opened before its outcomes were known, if these have come now.
+def _as_served(bench: Workbench, period: str) -> Partition | None:
+    """The features that an opened period was served from; None when they are defined otherwise by now.
 
-    What was served then was made from them, so they stay, and only the outcomes are added.
+    They stay as they are, and only outcomes are added: what was served was made from them. After a change of the SQL
+    they are made anew, so that no model learns from a mixture of two definitions; what was served stays all the same.
     """
-    found = bench.find(FEATURES, period) if bench.spec.lead else None
-    if found is None or not found.rows or not found.facts.get("opened") or found.facts.get("quality_failure"):
-        return None
-    target = identifier(bench.spec.target.column)
-    outcomes = bench.con.execute(f"SELECT count({target}) FROM ({query})").fetchall()[0][0]
-    return found if outcomes else None
+    found = bench.partition(FEATURES, period)
+    unchanged = found.facts.get("definition", _definition(bench)) == _definition(bench)
+    return found if found.rows and unchanged and not found.facts.get("quality_failure") else None
+
+
+def _definition(bench: Workbench) -> str:
+    """A name for what computes the features: 16 hex digits."""
+    texts = [bench.sql, bench.spec.source.query, list(columns_of(bench.spec))]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+
+
+def _kept_without(bench: Workbench, kept: Partition, failure: str, checks: Sequence[Check] = ()) -> Outcome:
+    """The features that were served from, unchanged, as the period's outcomes can't be added: its data is unusable."""
+    facts = {name: value for name, value in kept.facts.items() if name != "made_from"}
+    stored = query_batches(bench.con, f"FROM {bench.scan(FEATURES, [kept.period])}")
+    partition = bench.write(FEATURES, kept.period, stored, facts=facts)
+    text = f"Kept as they were when the period was served, without the outcomes: {failure}"
+    passed = [Check("feature_schema", True, text), Check("completeness", True, text, "WARN")]
+    return Outcome(partition, {"outcomes_missing": failure}, checks or passed)
 
 
 def _with_outcomes(bench: Workbench, period: str, query: str) -> str:
@@ -153,6 +173,13 @@ def _records(bench: Workbench, query: str) -> int:
     scenarios = bench.spec.scenarios
     where = f" WHERE {identifier(scenarios.planned)}" if scenarios else ""
     return int(bench.con.execute(f"SELECT count(*) FROM ({query}){where}").fetchall()[0][0])
+
+
+def _without_outcome(bench: Workbench, period: str) -> int:
+    """Records of a completed period that have none: their plan was changed after it had been opened, for example."""
+    target = identifier(bench.spec.target.column)
+    found = bench.con.execute(f"SELECT count(*) - count({target}) FROM {bench.records(FEATURES, [period])}").fetchall()
+    return int(found[0][0])
 
 
 def _no_features(bench: Workbench, period: str, reason: str) -> Outcome:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mlops_assets.lake.connection import query_batches
+from mlops_assets.lake.store import Partition
 from mlops_assets.monitored_model.features_sql import columns_of
+from mlops_assets.monitored_model.gates import served_ahead
 from mlops_assets.monitored_model.outcome import Link, Markdown, Outcome
 from mlops_assets.monitored_model.scoring import (
     SCORE,
     champion_model,
+    load_version,
     predictions_schema,
     score_profile,
     score_reference,
@@ -32,6 +35,9 @@ def make(bench: Workbench, period: str) -> Outcome:
     """
     spec = bench.spec
     reason = bench.unusable(period)
+    known = bench.find(PREDICTIONS, period)
+    if reason is None and known is not None and known.rows and served_ahead(bench.lake, bench.name, period):
+        return _as_served(bench, known)
     model = champion_model(bench, period) if reason is None else None
     if reason is None and model is None:
         reason = NO_CHAMPION
@@ -44,6 +50,14 @@ def make(bench: Workbench, period: str) -> Outcome:
     scored = pa.RecordBatchReader.from_batches(schema, _scored(source, model, bench, schema))
     partition = bench.write(PREDICTIONS, period, scored, facts={"version": model.version, "cut": model.cut})
     return Outcome(partition, _predictions_metadata(bench, period, model))
+
+
+def _as_served(bench: Workbench, known: Partition) -> Outcome:
+    """The predictions of a period that was served before its outcomes were known, whoever is champion by now."""
+    facts = {name: known.facts[name] for name in ("version", "cut")}
+    stored = query_batches(bench.con, f"FROM {bench.scan(PREDICTIONS, [known.period])}")
+    partition = bench.write(PREDICTIONS, known.period, stored, facts=facts)
+    return Outcome(partition, _predictions_metadata(bench, known.period, load_version(bench, facts["version"])))
 
 
 def _scored(
