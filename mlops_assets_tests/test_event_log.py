@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
-from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.event_log import EventLogStorage, SqliteEventLogStorage
 
 from mlops_assets.event_log import ENGINES_OF_RUNS, EventLog
 from mlops_assets.home import Home
@@ -41,6 +43,11 @@ def log_of(instance: dg.DagsterInstance) -> EventLog:
     return storage
 
 
+def types(storage: EventLogStorage, run_id: str) -> list[str]:
+    entries = [record.event_log_entry for record in storage.get_records_for_run(run_id).records]
+    return [entry.get_dagster_event().event_type_value for entry in entries if entry.is_dagster_event]
+
+
 def test_dagsters_own_storage_reads_what_was_written_and_the_other_way_round(
     home: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -55,6 +62,7 @@ def test_dagsters_own_storage_reads_what_was_written_and_the_other_way_round(
         assert type(plain.event_log_storage) is SqliteEventLogStorage
         assert [record.event_log_entry for record in plain.event_log_storage.get_records_for_run(ours).records] == told
         theirs = dg.materialize([numbers], instance=plain).run_id
+        assert Counter(types(plain.event_log_storage, theirs)) == Counter(types(storage, ours))
     newest = instance.get_latest_materialization_event(dg.AssetKey("numbers"))
     assert newest is not None
     assert newest.run_id == theirs
@@ -72,6 +80,29 @@ def test_a_runs_file_changes_with_every_event_for_the_pages_that_follow_it(insta
         seen.append(path.read_bytes())
         assert f"event {number}".encode() in seen[-1], "the event is still in the journal"
     assert len(set(seen)) == 3
+
+
+def test_what_a_run_is_going_to_do_is_stored_as_a_whole_or_one_by_one(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, store = log_of(instance), EventLog.store_event
+    batched: list[int] = []
+
+    def second_fails(self: EventLog, event: EventLogEntry) -> None:
+        batched.append(1)
+        if len(batched) == 2:
+            raise OSError("no space left on device")
+        store(self, event)
+
+    monkeypatch.setattr(EventLog, "store_event", second_fails)
+    run_id = dg.materialize([numbers], instance=instance).run_id
+    planned = [name for name in types(storage, run_id) if name.endswith("PLANNED")]
+    assert sorted(planned) == ["ASSET_CHECK_EVALUATION_PLANNED", "ASSET_MATERIALIZATION_PLANNED"], "one of them twice"
+    with storage.index_connection() as connection:
+        mirrored = connection.exec_driver_sql(
+            "SELECT dagster_event_type, count(*) FROM event_logs WHERE dagster_event_type LIKE '%PLANNED' GROUP BY 1"
+        ).fetchall()
+    assert sorted(mirrored) == [("ASSET_CHECK_EVALUATION_PLANNED", 1), ("ASSET_MATERIALIZATION_PLANNED", 1)]
 
 
 def test_threads_share_it_and_what_it_keeps_open_is_bounded(instance: dg.DagsterInstance) -> None:

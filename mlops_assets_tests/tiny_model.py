@@ -119,3 +119,16 @@ def workbench(root: Path, data: Path, declared: ModelSpec | None = None, sql: st
             period_run=PeriodRun(client, experiment, run_id),
             data_dir=data,
         )
+
+
+@contextmanager
+def ingested(root: Path, declared: ModelSpec, periods: Sequence[str]) -> Iterator[Workbench]:
+    """A workbench with the features and profiles of some months."""
+    from mlops_assets.monitored_model.steps import features, profile, raw
+
+    write_rides(root / "data", periods)
+    with workbench(root / "home", root / "data", declared) as bench:
+        for period in periods:
+            for step in (raw, features, profile):
+                step.make(bench, period)
+        yield bench

@@ -8,7 +8,7 @@ The estimate holds as long as what the score means holds: it follows a change of
 more hard rows), it can't see a change of the relation between features and target. Show it next to its past
 error, and not as a measurement.
 
-Here: score histograms, calibration, expected and realised metrics. Not here: metrics of single rows
+Here: score histograms, calibration, expected metrics. Not here: realised metrics, of rows with labels
 (training).
 
 References
@@ -20,7 +20,6 @@ KDD.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
@@ -107,6 +106,11 @@ class ScoreHistogram:
         """Number of scores."""
         return int(self.counts.sum())
 
+    @property
+    def one_class(self) -> bool:
+        """Whether the labels are known and all the same."""
+        return self.positives is not None and int(self.positives.sum()) in (0, self.rows)
+
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
         """The histogram of both sides' rows. Raises ValueError when only one side has labels."""
         if (self.positives is None) != (other.positives is None):
@@ -160,10 +164,10 @@ class ScoreCalibration:
         """
         if histogram.positives is None:
             raise ValueError("A calibration needs labels: this histogram of scores has none.")
-        positives = int(histogram.positives.sum())
-        if positives in (0, histogram.rows):
+        if histogram.one_class:
             raise ValueError(
-                f"A calibration needs rows of both classes: {positives:,} of {histogram.rows:,} are positive."
+                f"A calibration needs rows of both classes: {histogram.positives.sum():,} of {histogram.rows:,} "
+                "are positive."
             )
         from scipy.optimize import isotonic_regression
 
@@ -178,18 +182,6 @@ class ScoreCalibration:
         """Probabilities of the positive class, the shape of `scores`."""
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
-    def to_json(self) -> str:
-        """The corners and the number of rows, exact to the last digit."""
-        return json.dumps(
-            {"scores": self.scores.tolist(), "probabilities": self.probabilities.tolist(), "rows": self.rows}
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Inverse of `to_json`."""
-        read = json.loads(text)
-        return cls(np.array(read["scores"]), np.array(read["probabilities"]), int(read["rows"]))
-
 
 def expected_metrics(histogram: ScoreHistogram | ColumnProfile, calibration: ScoreCalibration, cut: float) -> Metrics:
     """CBPE: the metrics that the scores let expect, from the expected confusion matrix at `score >= cut`.
@@ -202,24 +194,9 @@ def expected_metrics(histogram: ScoreHistogram | ColumnProfile, calibration: Sco
     """
     if not isinstance(histogram, ScoreHistogram):
         histogram = ScoreHistogram.from_profile(histogram)
-    return _metrics(histogram, histogram.counts * calibration(histogram.values), cut)
-
-
-def realised_metrics(histogram: ScoreHistogram, cut: float) -> Metrics:
-    """The same metrics once the labels are there. Raises ValueError without labels or rows."""
-    if histogram.positives is None:
-        raise ValueError("Realised metrics need labels: this histogram of scores has none.")
-    return _metrics(histogram, histogram.positives.astype(np.float64), cut)
-
-
-def why_no_estimate(task: Literal["classification", "regression"]) -> str | None:
-    """The reason why a task has no estimate without labels; None when it has one."""
-    return NO_ESTIMATE_FOR_REGRESSION if task == "regression" else None
-
-
-def _metrics(histogram: ScoreHistogram, positives: np.ndarray, cut: float) -> Metrics:
     if not histogram.rows:
         raise ValueError("There are no scores to judge: expected at least one row.")
+    positives = histogram.counts * calibration(histogram.values)
     negatives = histogram.counts - positives
     above = histogram.values >= cut
     true_positive, false_positive = positives[above].sum(), negatives[above].sum()
@@ -232,6 +209,20 @@ def _metrics(histogram: ScoreHistogram, positives: np.ndarray, cut: float) -> Me
         "auc": _auc(positives, negatives),
         "positive_rate": float(positives.sum() / histogram.rows),
     }
+
+
+def why_no_estimate(task: Literal["classification", "regression"], test: ScoreHistogram | None) -> str | None:
+    """The reason why there is no estimate without labels from a model's scores on its test rows; None when there is."""
+    if task == "regression":
+        return NO_ESTIMATE_FOR_REGRESSION
+    if test is None or test.positives is None:
+        return "No estimate without labels: the model was registered without its scores and outcomes of the test rows."
+    if test.one_class:
+        return (
+            f"No estimate without labels: {test.positives.sum():,} of the {test.rows:,} test rows that the scores "
+            "would be calibrated on are positive, and a calibration needs rows of both classes."
+        )
+    return None
 
 
 def _auc(positives: np.ndarray, negatives: np.ndarray) -> float | None:

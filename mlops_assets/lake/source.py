@@ -11,10 +11,11 @@ import difflib
 import hashlib
 import os
 import re
+import tempfile
 import uuid
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mlops_assets.lake.connection import query_batches
+from mlops_assets.lake.connection import DEFAULT_MEMORY, MEMORY_VARIABLE, query_batches
 from mlops_assets.lake.store import ROW_GROUP_ROWS, identifier, quoted
 
 if TYPE_CHECKING:
@@ -190,18 +191,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Outside:
-    """Rows of a period's file that happened in another period, or at an unknown time.
+    """Rows of a file that happened in another period than the file's, or at an unknown time.
 
     Attributes:
-        rows: rows of another period.
-        unknown: rows without a time.
+        rows: rows of another period; none in a file of all periods.
+        unknown: rows without a time, or with one that can't be read. In a file of all periods no period has them.
         first, last: earliest and latest time in the whole file.
+        file_rows: number of rows in the whole file.
     """
 
     rows: int
     unknown: int
     first: datetime | None
     last: datetime | None
+    file_rows: int
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class Reading:
         sha256, bytes: of the file.
         variant: which schema the source really has, as a short name; sources of the same schema share it.
         extra: columns of the file that are not declared.
-        outside: rows of another period; None unless there is a file per period and a time column.
+        outside: rows of another period or of none; None when the file has no time column.
         duplicates: rows that are copies of an earlier row in every column of the source. Above five million
             rows it is estimated, from all rows whose hash falls into a sample of hashes.
         rows_digest: digest of the period's rows, whatever their order, when the file holds other periods too.
@@ -269,28 +272,50 @@ def read(source: Source, located: Located, period: str, calendar: Calendar, con:
     """
     import duckdb
 
-    # What a damaged page raises is a plain duckdb.Error, so it is told by what it is not.
-    not_the_file = (
-        *(duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException),
-        *(duckdb.OutOfMemoryException, duckdb.InterruptException, duckdb.InternalException),
-    )
     con = con.cursor()  # the stream stays open, and `con` free
     create_period_macros(con, period, calendar)
-    size, sha256 = located.path.stat().st_size, _sha256(located.path)
+    size, sha256 = located.path.stat().st_size, file_sha256(located.path)
     try:
         scan = _open(source, located.path, con)
         if isinstance(scan, Problem):
             return _no_rows(source, sha256, size, scan)
-        if source.query is not None:
-            shaped = _shaped(source.query, scan, located.path, con)
-            if isinstance(shaped, Problem):
-                return _no_rows(source, sha256, size, shaped)
-            scan = shaped
         return _read_open(source, scan, period, calendar, con, sha256, size)
     except duckdb.Error as error:
-        if isinstance(error, not_the_file):
+        if not _is_of_the_file(error):
             raise
         return _no_rows(source, sha256, size, _unreadable(source, located.path, error))
+
+
+def rows_digests(source: Source, path: Path, first: str, last: str, calendar: Calendar) -> dict[str, str] | None:
+    """`Reading.rows_digest` of every period from `first` to `last` that a file of all periods has rows of, in one pass.
+
+    None for a file that can't be read, or without a time in any row. What is wrong is said by the run that ingests it.
+    """
+    import duckdb
+
+    memory = os.environ.get(MEMORY_VARIABLE, DEFAULT_MEMORY)
+    with (
+        tempfile.TemporaryDirectory(prefix="mlops_assets_duckdb_") as spill,
+        duckdb.connect(config={"memory_limit": memory, "temp_directory": spill}) as con,
+    ):
+        create_period_macros(con, first, calendar, last)
+        try:
+            scan = _open(source, path, con)
+            if isinstance(scan, Problem):
+                return None
+            casts = _casts(source, scan, con)
+            when = next(cast.value for cast in casts if cast.name == source.time_column)
+            return _digests_by_period(scan, "", casts, when, calendar, con) or None
+        except duckdb.Error as error:
+            if not _is_of_the_file(error):
+                raise
+            return None
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # -- finding the file ------------------------------------------------------------------------------
@@ -358,6 +383,17 @@ class _Scan:
 
 
 def _open(source: Source, path: Path, con: duckdb.DuckDBPyConnection) -> _Scan | Problem:
+    """The records of a file: its rows, or what the source's query makes of them."""
+    scan = _open_file(source, path, con)
+    if isinstance(scan, Problem) or source.query is None:
+        return scan
+    shaped = _shaped(source.query, scan, path, con)
+    if source.kind_of_file == "csv":
+        con.execute(f"DROP TABLE {scan.sql}")
+    return shaped
+
+
+def _open_file(source: Source, path: Path, con: duckdb.DuckDBPyConnection) -> _Scan | Problem:
     if path.stat().st_size == 0:
         expected = "a Parquet file" if source.kind_of_file == "parquet" else "a CSV file with a header line"
         return Problem(
@@ -378,10 +414,13 @@ def _open(source: Source, path: Path, con: duckdb.DuckDBPyConnection) -> _Scan |
         table = f"read_parquet({literal}, {options})"
         rows = con.sql(f"SELECT num_rows FROM parquet_file_metadata({literal})").fetchall()[0][0]
     else:
-        # As text, so that one odd value is a problem with a name and not an unreadable file.
+        # As text, so that one odd value is a problem with a name and not an unreadable file. As a table, because
+        # DuckDB would push a TRY_CAST into read_csv, where it raises; beyond the memory limit it spills to disk.
         table = _csv_table(source, literal, con)
-        numbered = f"(SELECT *, row_number() OVER () - 1 AS __row FROM {table})"
-        rows = None
+        numbered = identifier(f"lines of {uuid.uuid4().hex}")
+        rows = con.execute(
+            f"CREATE TEMP TABLE {numbered} AS SELECT *, row_number() OVER () - 1 AS __row FROM {table}"
+        ).fetchall()[0][0]
     described = con.sql(f"DESCRIBE SELECT * FROM {table}").fetchall()
     return _Scan(numbered, {name: kind.strip('"') for name, kind, *_ in described}, rows)
 
@@ -492,6 +531,18 @@ def _parquet_damage(path: Path) -> Problem | None:
     return None
 
 
+def _is_of_the_file(error: duckdb.Error) -> bool:
+    """Whether the file is to blame for an error."""
+    import duckdb
+
+    # What a damaged page raises is a plain duckdb.Error, so it is told by what it is not.
+    not_the_file = (
+        *(duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException),
+        *(duckdb.OutOfMemoryException, duckdb.InterruptException, duckdb.InternalException),
+    )
+    return not isinstance(error, not_the_file)
+
+
 def _unreadable(source: Source, path: Path, error: Exception) -> Problem:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = re.split(r"Possible (?:fixes|Solution)", " ".join(lines))[0].strip()[:300]
@@ -547,6 +598,14 @@ def _read_open(
     extra = tuple(name for name in scan.types if name not in {cast.source_name for cast in casts})
     problems = [_missing_column(cast.name, cast.kind, extra, scan.types) for cast in casts if cast.source_name is None]
     facts = _look(scan, where, casts, when, inside, con)
+    if when and not source.per_period:
+        # Rows whose time is missing or can't be read are in no period's rows. Nobody knows where they belong, so every
+        # period that is made from the file may lack them, and every one says so.
+        times = [cast if cast.name == source.time_column else replace(cast, misfit=None) for cast in casts]
+        whole = _look(scan, "", times, when, inside, con)
+        problems += _misfits(scan, "", times, whole, con)
+    else:
+        whole = facts
     problems += _misfits(scan, where, casts, facts, con)
     known_keys = [by_name[key].value for key in source.keys if by_name[key].source_name]
     duplicates, repeated_keys = _copies(scan, where, known_keys, int(facts["rows"]), con)
@@ -562,12 +621,13 @@ def _read_open(
             )
         )
     outside = None
-    if source.per_period and when and by_name[source.time_column or ""].source_name:
+    if when and by_name[source.time_column or ""].source_name:
         outside = Outside(
-            int(facts["outside"]),
-            int(facts["timeless"]),
-            facts["first"],
-            facts["last"],
+            int(whole["outside"]) if source.per_period else 0,
+            int(whole["timeless"]),
+            whole["first"],
+            whole["last"],
+            int(whole["rows"]),
         )
     columns = ", ".join(f"{cast.value} AS {identifier(cast.name)}" for cast in casts)
     digests = {} if source.per_period else _digests_by_period(scan, where, casts, when or "", calendar, con)
@@ -611,25 +671,6 @@ def _digests_by_period(
         f"SELECT {begins}, count(*), sum(md5_number_lower({cells})::HUGEINT) FROM {scan.sql}{where} GROUP BY ALL"
     ).fetchall()
     return {calendar.of(start): f"{rows}-{total}" for start, rows, total in found if start is not None}
-
-
-def rows_digests(source: Source, path: Path, first: str, last: str, calendar: Calendar) -> dict[str, str]:
-    """`Reading.rows_digest` of every period from `first` to `last` that a file of all periods has rows of, in one pass.
-
-    A file that can't be read has no period to tell: that is found, and said, by the run that ingests it.
-    """
-    import duckdb
-
-    with duckdb.connect() as con:
-        create_period_macros(con, first, calendar, last)
-        scan = _open(source, path, con)
-        if not isinstance(scan, Problem) and source.query is not None:
-            scan = _shaped(source.query, scan, path, con)
-        if isinstance(scan, Problem):
-            return {}
-        casts = _casts(source, scan, con)
-        when = next(cast.value for cast in casts if cast.name == source.time_column)
-        return _digests_by_period(scan, "", casts, when, calendar, con)
 
 
 def _casts(source: Source, scan: _Scan, con: duckdb.DuckDBPyConnection) -> list[_Cast]:
@@ -883,8 +924,3 @@ def _literal(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{quoted(str(key))}: {_literal(item)}" for key, item in value.items()) + "}"
     return quoted(str(value))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlops_assets.home import Home, data_dir
 from mlops_assets.incidents.store import Store
-from mlops_assets.lake.source import rows_digests
+from mlops_assets.lake.source import file_sha256, rows_digests
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.spec import ModelSpec
 
@@ -48,7 +48,7 @@ def arrivals(spec: ModelSpec, lake: Lake, periods: Sequence[str], seen: dict[str
         known = lake.find(spec.name, spec.raw_table, period)
         if known is None or not known.facts.get("sha256"):
             found.append(Arrival(period, signature, "its file has arrived"))
-        elif isinstance(place, Path) and _sha256(place) != known.facts["sha256"]:
+        elif isinstance(place, Path) and file_sha256(place) != known.facts["sha256"]:
             found.append(Arrival(period, signature, "its file has changed since it was ingested"))
         else:
             seen[period] = signature
@@ -63,13 +63,22 @@ def _one_file(spec: ModelSpec, lake: Lake, periods: Sequence[str], seen: dict[st
     wanted = [period for period in periods if ingested and period >= ingested[0]]
     if signature is None or not wanted or seen.get("*") == signature:
         return []
-    if not isinstance(place, Path):
-        # What a remote file holds is only known after it has been fetched, by the period's own run.
+    if isinstance(place, Path):
+        found = _in_local_file(spec, lake, wanted, ingested[-1], place)
+    else:
+        found = _in_remote_file(spec, lake, wanted, signature)
+    if not found:
+        # Looked at again until every period that differs has been made, whatever becomes of its run.
         seen["*"] = signature
-        new = [period for period in wanted if period > ingested[-1]]
-        return [Arrival(period, signature, "the source has changed since it was last looked at") for period in new]
-    found = []
+    return found
+
+
+def _in_local_file(spec: ModelSpec, lake: Lake, wanted: Sequence[str], newest: str, place: Path) -> list[Arrival]:
+    content = file_sha256(place)
     digests = rows_digests(spec.source, place, wanted[0], wanted[-1], spec.calendar)
+    if digests is None:
+        return _in_unreadable_file(spec, lake, wanted, newest, content)
+    found = []
     for period in wanted:
         if period not in digests:
             continue
@@ -78,9 +87,41 @@ def _one_file(spec: ModelSpec, lake: Lake, periods: Sequence[str], seen: dict[st
             found.append(Arrival(period, digests[period], "its rows have arrived"))
         elif known.facts.get("rows_digest") != digests[period]:
             found.append(Arrival(period, digests[period], "its rows have changed since they were ingested"))
-    if not found:
-        # Looked at again until every period that differs has been made, whatever becomes of its run.
-        seen["*"] = signature
+        elif (
+            known.facts.get("quality_failure")
+            and known.facts.get("rows_of_no_period")
+            and known.facts.get("sha256") != content
+        ):
+            # Its own rows are as they were, but those of no period, for which it was quarantined, may be repaired.
+            found.append(Arrival(period, content, "its file has changed since it was quarantined"))
+    return found
+
+
+def _in_unreadable_file(spec: ModelSpec, lake: Lake, wanted: Sequence[str], newest: str, content: str) -> list[Arrival]:
+    """One period, whose run says what is wrong with the file: the next one, or else the newest that is ingested."""
+    last = lake.partition(spec.name, spec.raw_table, newest)
+    said = last.facts.get("sha256") == content
+    if said and last.reason is not None:
+        return []
+    later = [period for period in wanted if period > newest]
+    if said and not later:
+        return []
+    return [Arrival((later or [newest])[0], content, "its file has changed and can't be read")]
+
+
+def _in_remote_file(spec: ModelSpec, lake: Lake, wanted: Sequence[str], signature: str) -> list[Arrival]:
+    """What a remote file holds is known after it was fetched, by the period's own run: all that it may complete."""
+    from mlops_assets.monitored_model.reconciling import opened_periods
+
+    opened = set(opened_periods(spec, lake, datetime.now()))
+    found = []
+    for period in wanted:
+        known = lake.find(spec.name, spec.raw_table, period)
+        if known is None:
+            found.append(Arrival(period, signature, "its rows may have arrived"))
+        elif known.reason is not None or known.facts.get("quality_failure") or period in opened:
+            what = "outcomes were missing" if period in opened else "data failed its checks"
+            found.append(Arrival(period, signature, f"the source may have changed since its {what}"))
     return found
 
 
@@ -143,8 +184,3 @@ def _signature(place: Path | str) -> str | None:
 
     remote = UPath(place)
     return str(remote.stat().st_size) if remote.exists() else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

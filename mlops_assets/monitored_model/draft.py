@@ -26,6 +26,8 @@ TIMES = ("DATE", "TIMESTAMP")
 # Tried in this order on a CSV's text. "01234" is a name, not a number.
 CSV_TYPES = ("BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP")
 LARGEST_SEGMENTATION = 20
+# More classes than a person would list.
+MOST_CLASSES = 20
 
 DEFS_YAML = Template("""\
 type: $type_name
@@ -115,7 +117,7 @@ class Draft:
             time_column=_flow(self.time_column),
             keys=_flow(self.keys),
             schema=_block(self.schema, 6),
-            target=_flow(self.target),
+            target=_flow(self.target) + ("  # isin: the classes seen" if "isin" in self.target else ""),
             columns=_block(self.features, 4),
             segments=_flow(self.segments),
             kind="Classifier" if classification else "Regressor",
@@ -144,7 +146,7 @@ def example() -> Draft:
         start="2024-01",
         time_column="happened_at",
         schema={"happened_at": "TIMESTAMP", "amount": "DOUBLE", "kind": "VARCHAR", "outcome": "BIGINT"},
-        target={"column": "target", "task": "classification", "positive": 1},
+        target={"column": "target", "task": "classification", "positive": 1, "isin": [0, 1]},
         features={"amount": {"ge": 0}, "kind": {"categorical": True}},
         segments=["kind"],
         target_expression="outcome",
@@ -304,7 +306,10 @@ def _rules(name: str, kind: str, con: duckdb.DuckDBPyConnection) -> dict[str, An
 
 
 def _target(name: str, kind: str, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Two values, or names, are classes, the rarest being the event unless one says 1 or true; else it is an amount."""
+    """Two values, or names, are classes, the rarest being the event unless one says 1 or true; else it is an amount.
+
+    The classes seen are all that may occur: another one would count as "not the event" without a word.
+    """
     column = f"TRY_CAST({identifier(name)} AS {kind})"
     values = con.execute(
         f"SELECT {column} AS value, count(*) FROM records WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2, 1"
@@ -317,7 +322,8 @@ def _target(name: str, kind: str, con: duckdb.DuckDBPyConnection) -> dict[str, A
     if task == "regression":
         return {"column": name, "task": task}
     positive = next((value for value in classes if value in (1, True)), classes[0])
-    return {"column": name, "task": task, "positive": positive}
+    listed = {"isin": sorted(classes)} if len(classes) <= MOST_CLASSES else {}
+    return {"column": name, "task": task, "positive": positive, **listed}
 
 
 @functools.cache

@@ -7,12 +7,12 @@ another period may draw the same row again, as in sampling with replacement over
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.lake.source import file_sha256
 from mlops_assets.lake.store import identifier, quoted
 from mlops_assets.simulation.generative_model import SimulationError
 
@@ -73,9 +73,7 @@ def read_table(path: Path, columns: Mapping[str, str], missing: list[str]) -> Re
             raise SimulationError(f"{path} can't be read as CSV: {str(error).splitlines()[0]}") from error
     if not rows.num_rows:
         raise SimulationError(f"{path} has a header but no rows")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return RealTable(rows, path.name, sha256, len(names) - len(columns))
+    return RealTable(rows, path.name, file_sha256(path), len(names) - len(columns))
 
 
 def _as_number(column: str, kind: str) -> str:
@@ -84,7 +82,11 @@ def _as_number(column: str, kind: str) -> str:
 
 
 def _is_number(kind: str) -> bool:
-    return kind.upper().endswith("INT") or kind.upper() in ("INTEGER", "DOUBLE", "FLOAT")
+    return _is_whole(kind) or kind.upper() in ("DOUBLE", "FLOAT")
+
+
+def _is_whole(kind: str) -> bool:
+    return kind.upper().endswith(("INT", "INTEGER"))
 
 
 def _check_columns(path: Path, names: Mapping[str, str], columns: Mapping[str, str]) -> None:
@@ -104,20 +106,31 @@ def _check_columns(path: Path, names: Mapping[str, str], columns: Mapping[str, s
 
 
 def _check_values(con: Any, scan: str, path: Path, found: Mapping[str, str], columns: Mapping[str, str]) -> None:
-    """Refuse values of another type: read as missing, they would be lost without a word."""
-    numeric = [name for name, kind in columns.items() if _is_number(kind)]
-    if not numeric:
-        return
-    counts = ", ".join(
-        f"count(*) FILTER ({identifier(found[name])} IS NOT NULL AND TRY_CAST({identifier(found[name])} AS DOUBLE) "
-        f"IS NULL), min({identifier(found[name])}) FILTER (TRY_CAST({identifier(found[name])} AS DOUBLE) IS NULL)"
-        for name in numeric
-    )
-    row = con.execute(f"SELECT {counts} FROM {scan}").fetchall()[0]
-    wrong = [(name, row[2 * i], row[2 * i + 1]) for i, name in enumerate(numeric) if row[2 * i]]
-    if wrong:
-        told = "; ".join(f"{name}: {count:,} rows, e.g. {example!r}" for name, count, example in wrong[:5])
+    """Refuse values of another type: read as missing or rounded, they would be lost without a word."""
+    numbers = {name: f"TRY_CAST({identifier(found[name])} AS DOUBLE)" for name in columns if _is_number(columns[name])}
+    told = _counted(con, scan, found, {name: f"{number} IS NULL" for name, number in numbers.items()})
+    if told:
         raise SimulationError(
             f"{path.name} holds values that are no numbers: {told}. If they mark missing values, list them under "
             "missing_in_table in simulation.yaml"
         )
+    whole = {name: number for name, number in numbers.items() if _is_whole(columns[name])}
+    told = _counted(con, scan, found, {name: f"{number} <> trunc({number})" for name, number in whole.items()})
+    if told:
+        raise SimulationError(
+            f"{path.name} holds fractions where the source's schema expects whole numbers: {told}. Declare these "
+            "columns as DOUBLE, or correct the table"
+        )
+
+
+def _counted(con: Any, scan: str, found: Mapping[str, str], wrong: Mapping[str, str]) -> str:
+    """In how many rows the columns have values that meet their conditions, each with an example; empty for none."""
+    if not wrong:
+        return ""
+    counts = ", ".join(
+        f"count({column}) FILTER ({condition}), min({column}) FILTER ({condition})"
+        for column, condition in ((identifier(found[name]), condition) for name, condition in wrong.items())
+    )
+    row = con.execute(f"SELECT {counts} FROM {scan}").fetchall()[0]
+    told = [(name, row[2 * i], row[2 * i + 1]) for i, name in enumerate(wrong) if row[2 * i]]
+    return "; ".join(f"{name}: {count:,} rows, e.g. {example!r}" for name, count, example in told[:5])

@@ -23,6 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Task = Literal["classification", "regression"]
 Encoding = Literal["native", "one_hot"]
 Scalar = bool | int | float | str
+# How alike (difflib) a misspelled name and the right one are: XGBoost's own `alpha` and `reg_alpha` are less.
+NEARLY = 0.8
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class EstimatorError(ValueError):
@@ -272,22 +275,36 @@ def resolve_estimator(path: str) -> type:
 def check_parameters(candidate: Candidate, task: Task) -> None:
     """Raise EstimatorError for a parameter that the estimator doesn't take, or a task that isn't its own.
 
+    An estimator with `**kwargs` takes more than it names (XGBoost: `eta`, `tweedie_variance_power`), and would take a
+    misspelling without using it. Of its other names, those that are nearly a name it has are refused.
+
     Imports the estimator's package.
     """
     from sklearn.base import is_classifier, is_regressor
 
-    instance = resolve_estimator(candidate.estimator)()
-    known = sorted(instance.get_params(deep=False))
+    cls = resolve_estimator(candidate.estimator)
+    called = f"candidate {candidate.label} ({candidate.estimator})"
+    try:
+        instance = cls()
+    except TypeError as error:
+        raise EstimatorError(f"{called} can't be made without arguments: {error}; choose another estimator") from error
+    signature = inspect.signature(cls).parameters
+    takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values())
+    named = {name for name, parameter in signature.items() if parameter.kind not in _STARRED}
+    known = sorted(named | set(instance.get_params(deep=False)))
     for place, given in (
         ("params", candidate.params),
         ("search", candidate.search),
         ("final", candidate.final),
     ):
         for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=3)
-                hint = f"; did you mean {' or '.join(near)}?" if near else f"; it takes {', '.join(known)}"
-                raise EstimatorError(f"{place} of {candidate.estimator}: unknown parameter {name!r}{hint}")
+            if name in known:
+                continue
+            near = difflib.get_close_matches(name, known, n=3, cutoff=NEARLY if takes_more else 0.6)
+            if takes_more and not near:
+                continue
+            hint = f"; did you mean {' or '.join(near)}?" if near else f"; it takes {', '.join(known)}"
+            raise EstimatorError(f"{place} of {called}: unknown parameter {name!r}{hint}")
     fits = is_classifier(instance) if task == "classification" else is_regressor(instance)
     if not fits:
-        raise EstimatorError(f"{candidate.estimator} is no estimator for {task}; choose another, or another task")
+        raise EstimatorError(f"{called} is no estimator for {task}; choose another, or another task")

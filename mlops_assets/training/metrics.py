@@ -196,19 +196,6 @@ def regression_metrics(actual: ArrayLike, predicted: ArrayLike) -> Metrics:
     return Metrics(values, undefined)
 
 
-def base_rate_metrics(train_target: ArrayLike, target: ArrayLike, task: str, cut: float | None = None) -> Metrics:
-    """Metrics on `target` of knowing nothing but the training rows' mean: what a model has to beat.
-
-    For a classification every row gets the training rows' positive rate. With the default cut every row is
-    called positive, which is the best F1 that a constant can have.
-    """
-    mean = float(np.mean(np.asarray(train_target, dtype=np.float64)))
-    constant = np.full(len(np.asarray(target)), mean)
-    if task == "regression":
-        return regression_metrics(target, constant)
-    return classification_metrics(target, constant, mean if cut is None else cut)
-
-
 def tune_cut(labels: ArrayLike, scores: ArrayLike, metric: str = "f1") -> float:
     """The cut that is best for a metric, exact over all distinct scores.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlops_assets.lake.columns import Kind
-from mlops_assets.training.candidates import Candidate, SearchSpace, Target
+from mlops_assets.training.candidates import Candidate, SearchSpace, Target, check_parameters
 from mlops_assets.training.metrics import (
     CLASSIFICATION_METRICS,
     HIGHER_IS_BETTER,
@@ -25,7 +25,7 @@ from mlops_assets.training.metrics import (
     regression_metrics,
     tune_cut,
 )
-from mlops_assets.training.pipeline import calibration_folds, estimator, importances, preprocessing, scores
+from mlops_assets.training.pipeline import ScoreError, calibration_folds, estimator, importances, preprocessing, scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +43,16 @@ class OneClassError(ValueError):
     """The training or validation rows hold one class only, so there is nothing to learn, or to choose by."""
 
 
+class UndefinedMetricError(ValueError):
+    """No trial can be judged by the rows there are, and no candidate is to blame.
+
+    The metric is not defined on the validation rows (R² of rows that are all equal), or a class has too few training
+    rows to calibrate with. Other rows, of the next period say, have no such problem.
+    """
+
+
 class SearchError(RuntimeError):
-    """No trial of any candidate succeeded."""
+    """No trial of any candidate succeeded, and at least one failed for another reason than its rows."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class Trial:
     sampler proposed parameters again, whose result was taken over without a fit. `number` counts over all
     candidates; `started` and `seconds` are wall time. `stage` is `search` where all candidates are tuned
     together; in two stages `compare` for a candidate's fit with default settings, `tune` for the winner's.
+    `undefined` is true of a failure that is the rows' and not the candidate's (see `UndefinedMetricError`).
     `warnings` is what the estimator warned of while it was fitted (no convergence, say), each once.
     """
 
@@ -77,6 +86,7 @@ class Trial:
     error: str | None = None
     stage: Stage = "search"
     warnings: tuple[str, ...] = ()
+    undefined: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,8 @@ class Trained:
     `metrics` has the keys train, validation and test; `test_scores` are the chosen model's scores on the
     test rows, in their order; `importances` see `pipeline.importances`; `params` are those of the last fit.
     `runners_up` are fitted models too, from the second best on (see `train`); `trials` and `seconds` are those
-    of the whole search, theirs included.
+    of the whole search, theirs included. `failed` are the candidates that took no part in the choice, as none of
+    their trials is complete, each with its first error.
     """
 
     pipeline: Pipeline
@@ -103,6 +114,7 @@ class Trained:
     test_scores: NDArray[np.float64]
     seconds: float = field(compare=False, default=0.0)
     runners_up: list[Trained] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def encode_target(values: ArrayLike, target: Target) -> NDArray[Any]:
@@ -167,14 +179,18 @@ def train(
         Called after each trial, in order.
 
     The same arguments give the same result: samplers (TPE, Bergstra et al. 2011) and estimators take `seed`.
-    A failing trial is recorded and the search goes on.
+    A failing trial is recorded and the search goes on; a candidate without any other is in `Trained.failed`.
 
     Raises
     ------
+    EstimatorError
+        A candidate has a parameter that its estimator doesn't take, or is none for the target's task.
     OneClassError
         The training or the validation rows hold one class only.
+    UndefinedMetricError
+        Every trial failed because of the rows; the message has the first cause.
     SearchError
-        Every trial failed; the message has the first cause.
+        Every trial failed, not all because of the rows; the message has the first other cause.
     ValueError
         A split without rows, or a metric that is not the task's.
     """
@@ -220,6 +236,7 @@ def _finished(
         metric=search.metric,
         cut=final_cut,
         trials=done,
+        failed=_failed(done),
         chosen=chosen,
         metrics={
             "train": measure(train.target, scored["train"], final_cut),
@@ -272,6 +289,16 @@ def _places(done: Sequence[Trial], metric: str, number: int) -> list[Trial]:
     return sorted(places.values(), key=_rank(metric))[:number]
 
 
+def _failed(done: Sequence[Trial]) -> dict[str, str]:
+    """The first error of each candidate that has no complete trial."""
+    judged = {trial.candidate for trial in done if trial.state == "complete"}
+    found: dict[str, str] = {}
+    for trial in done:
+        if trial.error is not None and trial.candidate not in judged:
+            found.setdefault(trial.candidate, trial.error)
+    return found
+
+
 def _rank(metric: str) -> Callable[[Trial], tuple[float, int]]:
     """A sort key: the better validation metric first, of equals the earlier trial."""
     sign = -1 if HIGHER_IS_BETTER[metric] else 1
@@ -286,6 +313,9 @@ def _check(
     allowed = CLASSIFICATION_METRICS if target.task == "classification" else REGRESSION_METRICS
     if metric not in allowed:
         raise ValueError(f"metric {metric!r} is not one of {target.task}: expected {', '.join(allowed)}")
+    # Before any fit: a failed trial would be a line in a table, and the others would win without a word.
+    for candidate in candidates:
+        check_parameters(candidate, target.task)
     for name, split in (("train", train), ("validation", validation), ("test", test)):
         if len(split.features) != len(split.target):
             raise ValueError(f"{name}: {len(split.features)} rows of features, {len(split.target)} targets")
@@ -333,10 +363,14 @@ def _best(done: Sequence[Trial], metric: str) -> Trial:
     """The complete trial with the best validation metric; of equals the first."""
     complete = [t for t in done if t.state == "complete"]
     if not complete:
-        failed = next(t for t in done if t.state == "failed")
-        raise SearchError(
-            f"all {len(done)} trials failed; first {failed.candidate} with {failed.params}: {failed.error}"
-        )
+        failed = [t for t in done if t.state == "failed"]
+        first = next((t for t in failed if not t.undefined), failed[0])
+        if first.undefined:
+            raise UndefinedMetricError(
+                f"none of {len(done)} trials can be judged by these rows; first {first.candidate}: {first.error}. "
+                "Choose wider windows, or another metric"
+            )
+        raise SearchError(f"all {len(done)} trials failed; first {first.candidate} with {first.params}: {first.error}")
     return min(complete, key=_rank(metric))
 
 
@@ -458,14 +492,24 @@ class _CandidateSearch:
             with _noted(warned):
                 fitted, cut, metrics = self._fit(params)
             if math.isnan(metrics[self.metric]):
-                raise ValueError(
+                raise UndefinedMetricError(
                     f"{self.metric} is undefined on validation: {metrics.undefined.get(self.metric, 'NaN')}"
                 )
         except Exception as error:  # noqa: BLE001  an estimator may raise anything for parameters it can't take
             seconds = time.perf_counter() - clock
-            cause = f"{type(error).__name__}: {error}"
             return Trial(
-                number, label, params, Metrics({}), None, seconds, "failed", started, cause, stage, tuple(warned)
+                number,
+                label,
+                params,
+                Metrics({}),
+                None,
+                seconds,
+                "failed",
+                started,
+                error=f"{type(error).__name__}: {error}",
+                stage=stage,
+                warnings=tuple(warned),
+                undefined=isinstance(error, UndefinedMetricError),
             )
         self._keep(number, fitted, metrics)
         seconds = time.perf_counter() - clock
@@ -485,7 +529,10 @@ class _CandidateSearch:
         _, X, X_validation = self._encode()
         fitted = estimator(self.candidate, self.kinds, params, self.seed, self.target.task)
         if self.candidate.calibration is not None:
-            fitted.set_params(cv=calibration_folds(self.train.target))
+            try:
+                fitted.set_params(cv=calibration_folds(self.train.target))
+            except ScoreError as error:
+                raise UndefinedMetricError(str(error)) from error
         with _known_noise():
             fitted.fit(X, self.train.target)
         scored = scores(Pipeline([("estimator", fitted)]), X_validation, self.target)

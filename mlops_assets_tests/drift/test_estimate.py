@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.drift.estimate import (
-    ScoreCalibration,
-    ScoreHistogram,
-    expected_metrics,
-    realised_metrics,
-    why_no_estimate,
-)
+from mlops_assets.drift.estimate import ScoreCalibration, ScoreHistogram, expected_metrics, why_no_estimate
 from mlops_assets.drift.profile import ColumnProfile
+from mlops_assets.training.metrics import classification_metrics
 
 TAXI = Path(__file__).parents[2] / "data" / "green_taxi"
 
@@ -42,12 +37,16 @@ def test_histograms_add_up_to_the_histogram_of_all_rows(
 
 @given(labelled_rows, st.floats(0, 1))
 @settings(max_examples=50, deadline=None)
-def test_realised_metrics_are_those_of_scikit_learn(rows: list[tuple[float, bool]], cut: float) -> None:
+def test_scores_that_are_certain_let_expect_the_metrics_of_scikit_learn(
+    rows: list[tuple[float, bool]], cut: float
+) -> None:
     from sklearn import metrics
 
     scores, labels = (np.array(side) for side in zip(*rows, strict=True))
-    scores = scores.round(4)
-    found, judged = realised_metrics(ScoreHistogram.of(scores, labels), cut), scores >= cut
+    # Scores of positive rows lie above those of negative ones, and a calibration that knows it.
+    scores = (scores / 2.1 + labels / 2).round(4)
+    certain = ScoreCalibration(np.array([0.4999, 0.5]), np.array([0.0, 1.0]), len(rows))
+    found, judged = expected_metrics(ScoreHistogram.of(scores), certain, cut), scores >= cut
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(labels, judged))
     assert found["positive_rate"] == pytest.approx(labels.mean())
     for name, function in (
@@ -88,16 +87,8 @@ def test_the_estimate_follows_scores_that_move_while_their_meaning_stays() -> No
     calibration = ScoreCalibration.fit(*labelled(60_000, seed=0))
     scores, labels = labelled(60_000, seed=1, low=1.3)
     estimated = expected_metrics(ScoreHistogram.of(scores), calibration, cut=0.5)
-    realised = realised_metrics(ScoreHistogram.of(scores, labels), cut=0.5)
-    assert {k: pytest.approx(v, abs=0.015) for k, v in realised.items()} == estimated
-
-
-def test_a_calibration_survives_storage_to_the_last_digit() -> None:
-    calibration = ScoreCalibration.fit(*labelled(1000, seed=0))
-    read = ScoreCalibration.from_json(calibration.to_json())
-    grid = np.linspace(0, 1, 77)
-    assert (read(grid) == calibration(grid)).all()
-    assert read.rows == 1000
+    realised = classification_metrics(labels, scores, cut=0.5)
+    assert {name: pytest.approx(realised[name], abs=0.015) for name in estimated} == estimated
 
 
 def test_a_histogram_survives_storage_with_and_without_labels() -> None:
@@ -116,7 +107,8 @@ def test_a_profile_of_scores_gives_the_same_estimate_as_the_scores() -> None:
 
 
 def test_metrics_that_are_not_defined_are_none_and_not_zero() -> None:
-    none_above = realised_metrics(ScoreHistogram.of([0.1, 0.2], [0, 0]), cut=0.5)
+    never = ScoreCalibration(np.array([0.0, 1.0]), np.array([0.0, 0.0]), 2)
+    none_above = expected_metrics(ScoreHistogram.of([0.1, 0.2]), never, cut=0.5)
     assert (none_above["precision"], none_above["recall"], none_above["f1"]) == (None, None, None)
     assert none_above["auc"] is None
     assert none_above["accuracy"] == 1.0
@@ -149,9 +141,15 @@ def test_no_rows_and_missing_scores_are_errors() -> None:
         expected_metrics(ColumnProfile.of("score", "numeric", [0.5, None]), calibration, 0.5)
 
 
-def test_regression_has_a_reason_instead_of_a_number() -> None:
-    assert why_no_estimate("classification") is None
-    assert "regression" in (why_no_estimate("regression") or "")
+def test_what_can_not_be_estimated_has_a_reason_instead_of_a_number() -> None:
+    both = ScoreHistogram.of([0.1, 0.2, 0.2], [0, 1, 0])
+    assert why_no_estimate("classification", both) is None
+    assert "regression" in (why_no_estimate("regression", None) or "")
+    for missing in (None, ScoreHistogram.of([0.1])):
+        assert "without its scores and outcomes" in (why_no_estimate("classification", missing) or "")
+    for label, positives in ((0, 0), (1, 2)):
+        reason = why_no_estimate("classification", ScoreHistogram.of([0.1, 0.2], [label, label]))
+        assert f"{positives} of the 2 test rows" in (reason or "")
 
 
 @pytest.mark.real_data
@@ -162,15 +160,15 @@ def test_on_quiet_taxi_months_the_estimate_is_near_the_truth() -> None:
     model = HistGradientBoostingClassifier(max_iter=40, learning_rate=0.2, max_leaf_nodes=15, random_state=0)
     model.fit(*trips("2021-01"))
 
-    def scored(month: str) -> ScoreHistogram:
+    def scored(month: str) -> tuple[np.ndarray, np.ndarray]:
         features, labels = trips(month)
-        return ScoreHistogram.of(model.predict_proba(features)[:, 1], labels)
+        return model.predict_proba(features)[:, 1], labels
 
-    calibration = ScoreCalibration.fit_histogram(scored("2021-03"))
+    calibration = ScoreCalibration.fit(*scored("2021-03"))
     for month in ("2021-04", "2021-05"):
-        month_scores = scored(month)
-        estimated = expected_metrics(ScoreHistogram(month_scores.values, month_scores.counts), calibration, cut=0.5)
-        realised = realised_metrics(month_scores, cut=0.5)
+        scores, labels = scored(month)
+        estimated = expected_metrics(ScoreHistogram.of(scores), calibration, cut=0.5)
+        realised = classification_metrics(labels, scores, cut=0.5)
         assert estimated["auc"] == pytest.approx(realised["auc"], abs=0.01)
         assert estimated["accuracy"] == pytest.approx(realised["accuracy"], abs=0.02)
 

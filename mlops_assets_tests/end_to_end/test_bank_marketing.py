@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,13 @@ from mlops_assets.monitored_model.backfill import PeriodRunResult
 from mlops_assets.monitored_model.outcome import Check
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.steps import challenger as challenger_step
+from mlops_assets.monitored_model.steps import champion as champion_step
+from mlops_assets.monitored_model.steps import drift_report as drift_report_step
 from mlops_assets.monitored_model.steps import features as features_step
+from mlops_assets.monitored_model.steps import performance as performance_step
+from mlops_assets.monitored_model.steps import predictions as predictions_step
 from mlops_assets.monitored_model.steps import raw as raw_step
+from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets.monitoring import PeriodStatus, periods
 from mlops_assets.training import registry, search, tracking
 from mlops_assets_tests import tiny_model
@@ -361,20 +367,44 @@ def test_dates_that_do_not_exist_are_counted_and_not_moved(tmp_path: Path) -> No
     assert (found.passed, found.severity, found.metadata["rows_without_time"]) == (False, "WARN", 50)
 
 
-@pytest.mark.parametrize("role", ["train", "validation"])
-def test_a_window_of_one_class_trains_nothing_and_says_which(role: str, tmp_path: Path) -> None:
+ONE_CLASS = "2009-02"
+
+
+@contextmanager
+def where_nobody_subscribes(role: str, tmp_path: Path) -> Iterator[Workbench]:
+    """A workbench with a window's months ingested, and the next one, one of its roles without any `yes`."""
     spec = quick()
-    period = "2009-02"
-    window = spec.calendar.window(period, getattr(spec.window, role))
+    window = spec.calendar.window(ONE_CLASS, getattr(spec.window, role))
     folder = tmp_path / "data"
-    file(period, folder).parent.mkdir(parents=True)
-    months = spec.calendar.window(period, (spec.window.first, 0))
+    file(ONE_CLASS, folder).parent.mkdir(parents=True)
+    months = spec.calendar.window(ONE_CLASS, (spec.window.first, 1))
     for month in [month for month in months if month != OUTAGE]:
         text = file(month).read_text()
         file(month, folder).write_text(text.replace(",yes\n", ",no\n") if month in window else text)
     never = spec.model_copy(update={"since_break": spec.since_break.model_copy(update={"min_rows": 10**9})})
     with tiny_model.workbench(tmp_path / "home", folder, never, BANK.sql) as bench:
         ingest(bench, months)
-        reason = str(challenger_step.make(bench, period).partition.reason)
+        yield bench
+
+
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_a_window_of_one_class_trains_nothing_and_says_which(role: str, tmp_path: Path) -> None:
+    with where_nobody_subscribes(role, tmp_path) as bench:
+        reason = str(challenger_step.make(bench, ONE_CLASS).partition.reason)
     word = {"train": "training", "validation": "validation"}[role]
     assert re.fullmatch(rf"one class only: all \d+ {word} rows have y ≠ 'yes'.*", reason)
+
+
+def test_a_test_month_of_one_class_makes_a_champion_that_the_next_month_can_be_judged_by(tmp_path: Path) -> None:
+    with where_nobody_subscribes("test", tmp_path) as bench:
+        (following,) = bench.spec.calendar.window(ONE_CLASS, (1, 1))
+        challenger_step.make(bench, ONE_CLASS)
+        assert champion_step.make(bench, ONE_CLASS).partition.facts["decision"] == "first"
+        for step in (predictions_step.make, drift_report_step.make):
+            step(bench, following)
+        outcome = performance_step.make(bench, following)
+        sources = bench.con.sql(f"SELECT DISTINCT source FROM {bench.scan('performance', [following])}").fetchall()
+    assert re.match(r"No estimate without labels: 0 of the [\d,]+ test rows", outcome.metadata["estimate"])
+    assert ("estimate",) not in sources
+    (limits,) = outcome.checks
+    assert limits.description == "average_precision is not defined on the champion's test rows."

@@ -9,6 +9,8 @@ from typing import Any
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -20,9 +22,12 @@ from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.backfill import PeriodRunResult
 from mlops_assets.monitored_model.backfill import backfill as run_periods
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.steps import features as features_step
+from mlops_assets.monitored_model.steps import raw as raw_step
 from mlops_assets.training import registry, tracking
 from mlops_assets_tests import rides_graph
 from mlops_assets_tests.conftest import MLOPS_VARIABLES
+from mlops_assets_tests.end_to_end.shipped import ShippedModel
 
 NAME = "ed_admission"
 FOLDER = PROJECT / "mlops_assets" / "defs" / NAME
@@ -85,6 +90,38 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Year]:
         assert said.exit_code == 0, said.output
         results = {one.period: one for one in run_periods(definitions, NAME, MONTHS, instance=instance)}
         yield Year(home, undrawn, said.output, results)
+
+
+@pytest.mark.parametrize("ending", ["admit to icu", "ADMIT ", None])
+def test_an_ending_that_is_no_class_is_not_a_discharge(
+    ending: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in MLOPS_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    home = Home(tmp_path / "home")
+    monkeypatch.setenv("MLOPS_HOME", str(home.root))
+    drawn = CliRunner().invoke(main, ["simulate", NAME, "--rows", "200", "--months", "1"])
+    assert drawn.exit_code == 0, drawn.output
+    file = home.downloads / NAME / f"ed_visits_{MONTHS[0]}.parquet"
+    visits = pq.read_table(file)
+    column = visits.schema.get_field_index("disposition")
+    before = visits["disposition"].to_pylist()
+    assert set(before) == {"admit", "discharge"}
+    after = [ending if row % 2 and given == "admit" else given for row, given in enumerate(before)]
+    pq.write_table(visits.set_column(column, "disposition", pa.array(after)), file)
+    model = ShippedModel(NAME)
+    with model.workbench(home.root, model.declared(), home.downloads) as bench:
+        raw_step.make(bench, MONTHS[0])
+        schema, *_ = features_step.make(bench, MONTHS[0]).checks
+        made = bench.con.sql(f"SELECT admitted FROM {bench.scan('features', MONTHS[:1])} ORDER BY record_id").fetchall()
+    assert (schema.name, schema.passed) == ("feature_schema", ending != "admit to icu")
+    if not schema.passed:
+        replaced = sum(a != b for a, b in zip(after, before, strict=True))
+        assert f"admitted breaks in [0, 1] in {replaced} rows" in schema.description
+    else:
+        classes = {"admit": 1, "ADMIT ": 1, "discharge": 0}
+        # A visit that has not ended yet is no training row (`required: true`), and no discharge either.
+        assert sorted(made) == sorted((classes[given],) for given in after if given is not None)
 
 
 def test_a_month_that_was_not_drawn_is_an_outage_with_the_advice_to_draw_it(year: Year) -> None:

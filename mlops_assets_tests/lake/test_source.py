@@ -128,7 +128,8 @@ def test_a_file_of_all_periods_gives_the_rows_of_one_with_their_number_in_the_fi
     assert reading.problems == ()
     assert [str(day) for day in table.column("DATE").to_pylist()] == [f"2014-01-{d:02d}" for d in range(6, 13)]
     assert table.column("record_id").to_pylist() == list(range(4, 11))
-    assert (reading.rows, reading.outside) == (7, None)
+    assert reading.outside is not None
+    assert (reading.rows, reading.outside.unknown, reading.outside.file_rows) == (7, 0, 1798)
 
 
 def test_csv_values_are_cast_and_empty_ones_are_missing(tmp_path: Path) -> None:
@@ -318,6 +319,77 @@ def test_a_row_with_too_many_fields_is_reported_with_its_line(tmp_path: Path) ->
     assert "Columns: 4 Found: 5" in problem.found
 
 
+def of_all_periods(**changes: Any) -> Source:
+    return declared(**({"path": "trips.csv", "schema": {"id": "BIGINT", "at": "DATE", "fare": "DOUBLE"}} | changes))
+
+
+JANUARY = "".join(f"{n},2021-01-{1 + n % 31:02d},1.5\n" for n in range(70))
+
+
+def test_rows_of_a_file_of_all_periods_that_are_in_no_period_are_told_by_each(tmp_path: Path) -> None:
+    lost = "".join(f"{n},15/01/2021,1.5\n" for n in range(70, 100)) + "100,,1.5\n"
+    path = csv(tmp_path, "id,at,fare\n" + JANUARY + lost + "101,2021-02-01,1.5\n")
+    for period, rows in (("2021-01", 70), ("2021-02", 1)):
+        reading = reading_of(path, of_all_periods(), period)
+        assert reading.rows == rows == reading.reader.read_all().num_rows
+        (problem,) = reading.problems
+        assert (problem.code, problem.column, problem.rows) == ("wrong_value", "at", 30)
+        assert problem.examples == ("15/01/2021",)
+        assert problem.expected == "values that fit DATE"
+        assert "Correct the source" in problem.fix
+        assert reading.outside is not None
+        assert (reading.outside.rows, reading.outside.unknown, reading.outside.file_rows) == (0, 31, 102)
+
+
+def test_rows_without_a_time_in_a_parquet_file_of_all_periods_are_counted(tmp_path: Path) -> None:
+    times = [datetime(2021, 1, 3), None, datetime(2021, 2, 1)]
+    reading = reading_of(parquet(tmp_path, GOOD | {"at": times}), declared(path="trips.parquet"))
+    assert (reading.rows, reading.problems) == (1, ())
+    assert reading.outside is not None
+    assert (reading.outside.rows, reading.outside.unknown, reading.outside.file_rows) == (0, 1, 3)
+
+
+def test_one_bad_date_does_not_make_a_file_unreadable_whose_days_are_counted(tmp_path: Path) -> None:
+    path = csv(tmp_path, "id,at,fare\n" + JANUARY + "70,15/01/2021,1.5\n")
+    reading = reading_of(path, of_all_periods(path="trips_{period}.csv", max_missing_days=2))
+    assert [(problem.code, problem.rows) for problem in reading.problems] == [("wrong_value", 1)]
+    assert (reading.rows, reading.missing_days) == (71, ())
+
+
+@pytest.mark.parametrize("line", ["71,15/01/2021,1.5", "71,2021-02-01,twelve", "71,,1.5"])
+def test_one_bad_cell_leaves_the_digests_of_the_periods(tmp_path: Path, line: str) -> None:
+    path = csv(tmp_path, "id,at,fare\n" + JANUARY + f"70,2021-02-01,1.5\n{line}\n")
+    digests = rows_digests(of_all_periods(), path, "2021-01", "2021-03", MONTHLY)
+    assert digests == {p: reading_of(path, of_all_periods(), p).rows_digest for p in ("2021-01", "2021-02")}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"id,at,fare\n",
+        b"id,at,fare\n1,2021-01-01,1.5,7\n",
+        b"id,at,fare,flag\n1,2021-01-01,1.5,Caf\xe9\n",
+        b"id,day,fare\n1,2021-01-01,1.5\n",
+    ],
+)
+def test_a_file_in_which_no_period_can_be_told_has_no_digests(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "trips.csv"
+    path.write_bytes(content)
+    assert rows_digests(of_all_periods(), path, "2021-01", "2021-03", MONTHLY) is None
+
+
+def test_a_csv_larger_than_the_memory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trips.csv"
+    notes = "concat(md5(i::VARCHAR), md5((-i)::VARCHAR))"
+    rows = (
+        f"SELECT i AS id, DATE '2021-01-01' + (i % 59)::INT AS at, 1.5 AS fare, {notes} AS note FROM range(600000) t(i)"
+    )
+    duckdb.sql(f"COPY ({rows}) TO '{path}' (HEADER)")
+    monkeypatch.setenv("MLOPS_DUCKDB_MEMORY", "100MB")
+    assert len(rows_digests(of_all_periods(), path, "2021-01", "2021-03", MONTHLY) or {}) == 2
+
+
 # -- finding the file
 
 
@@ -468,6 +540,8 @@ def test_the_digests_of_a_periods_rows_tell_which_periods_have_changed(tmp_path:
     lines = WIDE.splitlines()
     csv(tmp_path, "\n".join([lines[0], lines[2], lines[1], "2021-02-01,5,7"]))
     after = rows_digests(wide(), path, "2021-01", "2021-03", MONTHLY)
+    assert before
+    assert after
     assert after["2021-01"] == before["2021-01"], "the order of rows is no difference"
     assert after["2021-02"] != before["2021-02"]
 

@@ -59,7 +59,7 @@ def test_a_declaration_is_read_off_the_columns_of_a_file(tmp_path: Path) -> None
         },
     }
     assert (spec.start, spec.end, spec.records) == ("2024-01", "2024-03", "loans")
-    assert said["target"] == {"column": "bad", "task": "classification", "positive": "yes"}
+    assert said["target"] == {"column": "bad", "task": "classification", "positive": "yes", "isin": ["no", "yes"]}
     # A negative amount: no lower limit is guessed.
     assert said["columns"] == {
         "branch": {"categorical": True},
@@ -78,6 +78,12 @@ def test_an_amount_is_a_regression(tmp_path: Path) -> None:
     assert spec.metric == "mae"
 
 
+def test_more_classes_than_a_person_would_list_are_not_listed(tmp_path: Path) -> None:
+    write(tmp_path, HEADER, *(f"L{n};2024-01-31;b{n};{n:05};1.5;no;1" for n in range(21)))
+    _, said = declared(drafted("bank/loans.csv", "branch", tmp_path / "data", tmp_path))
+    assert "isin" not in said["target"]
+
+
 def test_a_file_per_period_gives_first_and_last_period(tmp_path: Path) -> None:
     data = tmp_path / "data" / "bank"
     data.mkdir(parents=True)
@@ -90,7 +96,7 @@ def test_a_file_per_period_gives_first_and_last_period(tmp_path: Path) -> None:
     spec, said = declared(drafted("data/bank/loans-{period}.parquet", "good", tmp_path / "data", tmp_path))
     assert said["source"]["path"] == "bank/loans-{period}.parquet"
     assert (spec.start, spec.end) == ("2024-11", "2025-01")
-    assert said["target"]["positive"] is True
+    assert (said["target"]["positive"], said["target"]["isin"]) == (True, [False, True])
     assert (spec.source.schema, spec.source.keys) == ({"at": "TIMESTAMP", "kind": "BIGINT", "good": "BOOLEAN"}, [])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from mlops_assets.monitored_model.outcome import Outcome
 from mlops_assets.monitored_model.spec import ModelSpec
-from mlops_assets.monitored_model.steps import challenger, champion, features, profile, raw
+from mlops_assets.monitored_model.steps import challenger, champion
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets.training import registry
 from mlops_assets_tests import tiny_model
@@ -28,17 +27,6 @@ LOGISTIC = tiny_model.SPEC["candidates"][0]
 
 def spec(**changes: Any) -> ModelSpec:
     return tiny_model.spec(**{"candidates": [LOGISTIC, TREE], "trials": 5, "metric": "auc", "staging": 2, **changes})
-
-
-@contextmanager
-def ingested(root: Path, declared: ModelSpec) -> Iterator[Workbench]:
-    """A workbench with four months of features."""
-    tiny_model.write_rides(root / "data", MONTHS)
-    with tiny_model.workbench(root / "home", root / "data", declared) as bench:
-        for period in MONTHS:
-            for step in (raw, features, profile):
-                step.make(bench, period)
-        yield bench
 
 
 def decide(bench: Workbench, period: str) -> Outcome:
@@ -61,7 +49,7 @@ def versions(bench: Workbench) -> dict[str, dict[str, str]]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Workbench]:
-    with ingested(tmp_path, spec()) as bench:
+    with tiny_model.ingested(tmp_path, spec(), MONTHS) as bench:
         yield bench
 
 
@@ -129,7 +117,7 @@ def test_aliases_without_a_model_are_removed(bench: Workbench) -> None:
 
 
 def test_without_staging_there_is_one_version_and_no_alias(tmp_path: Path) -> None:
-    with ingested(tmp_path, spec(staging=0)) as bench:
+    with tiny_model.ingested(tmp_path, spec(staging=0), MONTHS) as bench:
         made = decide(bench, "2021-03")
         assert "staging" not in made.partition.facts
         assert "staging" not in made.metadata

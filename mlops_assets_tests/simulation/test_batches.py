@@ -165,6 +165,7 @@ def test_a_real_table_is_cut_into_batches_without_a_row_twice(model: SimulatedMo
             r"lacks 2 of the 7 columns: count \(is it called counts\?\), visits",
         ),
         ({"age": "old"}, 5, "holds values that are no numbers: age: 50 rows, e.g. 'old'. If they mark missing values"),
+        ({"visits": "40.6"}, 5, "holds fractions where .* whole numbers: visits: 50 rows, e.g. '40.6'. Declare these"),
         ({}, 51, "has 50 rows, a period of 51 can't be drawn"),
         ({"urgency": "1e300"}, 5, "can't be read as CSV|does not fit"),
     ],

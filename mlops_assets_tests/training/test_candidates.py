@@ -75,8 +75,29 @@ def test_something_that_is_no_estimator_is_refused():
 def test_an_unknown_parameter_is_reported_where_it_stands(place):
     value = {"int": [1, 2]} if place == "search" else 1
     candidate = Candidate(estimator="sklearn.ensemble.RandomForestClassifier", **{place: {"max_dept": value}})
-    with pytest.raises(EstimatorError, match=rf"{place} of .*'max_dept'; did you mean max_depth"):
+    said = rf"{place} of candidate RandomForestClassifier \(sklearn.*'max_dept'; did you mean max_depth"
+    with pytest.raises(EstimatorError, match=said):
         check_parameters(candidate, "classification")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("max_dept", "max_depth"), ("learning_rat", "learning_rate"), ("min_child_wieght", "min_child_weight")],
+)
+def test_a_typo_is_found_where_the_estimator_would_take_it_without_using_it(wrong, meant):
+    candidate = Candidate(estimator="xgboost.XGBClassifier", name="trees", params={wrong: 1})
+    with pytest.raises(EstimatorError, match=rf"candidate trees \(xgboost.*unknown parameter '{wrong}'.*{meant}"):
+        check_parameters(candidate, "classification")
+
+
+@pytest.mark.parametrize("known", ["eta", "alpha", "lambda", "seed", "tweedie_variance_power", "quantile_alpha"])
+def test_what_an_estimator_takes_without_naming_it_is_left_to_it(known):
+    check_parameters(Candidate(estimator="xgboost.XGBRegressor", params={known: 1}), "regression")
+
+
+def test_an_estimator_that_needs_another_is_refused_with_the_reason():
+    with pytest.raises(EstimatorError, match=r"OneVsRestClassifier\) can't be made without arguments.*'estimator'"):
+        check_parameters(Candidate(estimator="sklearn.multiclass.OneVsRestClassifier"), "classification")
 
 
 def test_an_estimator_of_the_other_task_is_refused():

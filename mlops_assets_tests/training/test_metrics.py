@@ -12,7 +12,6 @@ from sklearn import metrics as reference
 from mlops_assets.training.metrics import (
     CLASSIFICATION_METRICS,
     HIGHER_IS_BETTER,
-    base_rate_metrics,
     calibration_curve,
     classification_metrics,
     fisher_exact,
@@ -126,13 +125,6 @@ def test_calibration_error_of_perfect_and_of_shifted_scores(rng):
     curve = calibration_curve(y, s)
     assert curve.rows.sum() == s.size
     assert len(calibration_curve([0, 1, 0], [0.5, 0.5, 0.5]).rows) == 1
-
-
-def test_the_base_rate_is_the_all_positive_floor():
-    found = base_rate_metrics([1, 0, 0], [1, 1, 0, 0], "classification")
-    assert found["f1"] == found["f1_all_positive"] == pytest.approx(2 / 3)
-    assert found["auc"] == pytest.approx(0.5)
-    assert base_rate_metrics([1.0, 3.0], [2.0, 4.0], "regression")["mae"] == pytest.approx(1.0)
 
 
 def test_fisher_tells_a_real_change_from_none():

@@ -4,10 +4,18 @@ import numpy as np
 import optuna
 import pytest
 
-from mlops_assets.training.candidates import Candidate, Target
+from mlops_assets.training.candidates import Candidate, EstimatorError, Target
 from mlops_assets.training.decision import decide
 from mlops_assets.training.pipeline import scores
-from mlops_assets.training.search import OneClassError, SearchError, Split, encode_target, measure, train
+from mlops_assets.training.search import (
+    OneClassError,
+    SearchError,
+    Split,
+    UndefinedMetricError,
+    encode_target,
+    measure,
+    train,
+)
 from mlops_assets_tests.training.taxi import COLUMNS, KINDS, split
 
 CASH = Target(column="is_cash")
@@ -102,6 +110,34 @@ def test_when_every_trial_fails_the_first_cause_is_told(splits):
         search(splits, [Candidate(estimator=FOREST, params={"max_depth": -1})])
 
 
+@pytest.mark.parametrize("plan", ["together", "compare_then_tune"])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (Candidate(estimator="xgboost.XGBClassifier", params={"max_dept": 3}), "'max_dept'; did you mean max_depth"),
+        (Candidate(estimator=FOREST, search={"max_dept": {"int": [2, 3]}}), "search of candidate RandomForest"),
+        (Candidate(estimator=FOREST, final={"n_estimator": 9}), "final of candidate RandomForest"),
+        (Candidate(estimator="sklearn.linear_model.Ridge"), "Ridge.* is no estimator for classification"),
+    ],
+)
+def test_a_wrong_candidate_is_an_error_before_any_fit(splits, plan, wrong, said):
+    seen = []
+    with pytest.raises(EstimatorError, match=said):
+        search(splits, [LOGISTIC, wrong], plan=plan, on_trial=seen.append)
+    assert seen == []
+
+
+@pytest.mark.parametrize("plan", ["together", "compare_then_tune"])
+def test_a_candidate_without_a_complete_trial_is_told(splits, plan):
+    broken = Candidate(estimator=FOREST, name="broken", params={"max_depth": -1})
+    found = search(splits, [broken, TREE, LOGISTIC], plan=plan, metric="auc", runners_up=1)
+    assert list(found.failed) == ["broken"]
+    assert "max_depth" in found.failed["broken"]
+    assert found.runners_up[0].failed == found.failed
+    sometimes = Candidate(estimator=FOREST, params={"n_estimators": 3}, search={"max_depth": {"categorical": [-1, 3]}})
+    assert search(splits, [sometimes], trials=6).failed == {}
+
+
 def test_training_rows_of_one_class_are_refused(splits):
     only = Split(splits[0].features, np.zeros(len(splits[0].target), int))
     with pytest.raises(OneClassError, match="both classes are needed"):
@@ -141,6 +177,30 @@ def test_one_positive_is_too_few_to_calibrate_and_the_other_candidates_go_on(spl
     failed, kept = found.trials
     assert "calibration needs two rows of each class, found 1 of one" in failed.error
     assert (kept.state, found.chosen.candidate) == ("complete", "LogisticRegression")
+    assert found.failed == {"LinearSVC": failed.error}
+
+
+def test_when_every_trial_fails_for_its_rows_no_candidate_is_blamed(splits):
+    one = (few_positives(splits[0], 1), *splits[1:])
+    svc = Candidate(estimator="sklearn.svm.LinearSVC", calibration="sigmoid")
+    with pytest.raises(UndefinedMetricError, match=r"none of 1 trials.*LinearSVC: .*two rows of each class.*wider"):
+        search(one, [svc])
+    # One that is wrong on any rows is what has to be told.
+    with pytest.raises(SearchError, match=r"all 2 trials failed; first RandomForest.*max_depth"):
+        search(one, [svc, Candidate(estimator=FOREST, params={"max_depth": -1})])
+
+
+@pytest.mark.parametrize(("metric", "amount"), [("wmape", 0.0), ("r2", 0.0), ("r2", 7.5)])
+@pytest.mark.parametrize("plan", ["together", "compare_then_tune"])
+def test_a_metric_that_validation_can_not_define_is_told_as_such(trips, metric, amount, plan):
+    kinds = {c: k for c, k in KINDS.items() if c != "fare_amount"}
+    parts = [Split(trips[i::3], trips["fare_amount"].to_numpy()[i::3]) for i in range(3)]
+    parts[1] = Split(parts[1].features, np.full(len(parts[1].target), amount))
+    ridge = Candidate(estimator="sklearn.linear_model.Ridge", search={"alpha": {"float": [0.01, 100], "log": True}})
+    fare = Target(column="fare_amount", task="regression")
+    mean = Candidate(estimator="sklearn.dummy.DummyRegressor")
+    with pytest.raises(UndefinedMetricError, match=f"{metric} is undefined on validation: (every|all) actual value"):
+        train(*parts, candidates=[mean, ridge], kinds=kinds, target=fare, metric=metric, trials=3, plan=plan)
 
 
 def test_what_an_estimator_warns_of_is_noted_with_its_trial_and_not_printed(splits, recwarn):

@@ -2,7 +2,8 @@
 --
 -- Not used: arrivalmonth (each month is new to a model of the month before) and origin (the same on every row).
 -- Names are made plain, as `troponini(poc)_last` is no name for a metric. The real table writes categories in capitals
--- and with blanks.
+-- and with blanks. Another disposition is -1, so that the check `feature_schema` names it: a new outcome is for a person
+-- to place, not for an ELSE.
 SELECT
     record_id,
     arrived_at,
@@ -89,5 +90,10 @@ SELECT
     wbc_max,
     wbc_median,
     wbc_min,
-    (lower(trim(disposition)) = 'admit')::INTEGER AS admitted
+    CASE
+        WHEN disposition IS NULL THEN NULL
+        WHEN lower(trim(disposition)) = 'admit' THEN 1
+        WHEN lower(trim(disposition)) = 'discharge' THEN 0
+        ELSE -1
+    END AS admitted
 FROM raw_visits

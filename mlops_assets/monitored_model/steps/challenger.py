@@ -7,6 +7,7 @@ is a function of the lake: the same data, declaration and code find the register
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from mlops_assets.monitored_model.learning_plan import (
     sum_of_profiles,
 )
 from mlops_assets.monitored_model.new_data import TRAINED_UNTIL, new_data_size, nothing_new
-from mlops_assets.monitored_model.outcome import Check, Link, Markdown, Outcome, table
+from mlops_assets.monitored_model.outcome import Check, Link, Markdown, Outcome, Severity, table
 from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, score_profile
 from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, FEATURES
 from mlops_assets.monitored_model.workbench import Workbench, to_json
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 # Tag of a challenger's version: how many places of staging its search has filled, as far as there were models.
 STAGING_SEARCHED = "staging_searched"
+FAILED_CANDIDATES = "failed_candidates"
 REFERENCE_SAMPLE_ROWS = 5_000
 CHALLENGER_SCHEMA = pa.schema(
     [
@@ -71,7 +73,7 @@ CHALLENGER_SCHEMA = pa.schema(
 def make(bench: Workbench, period: str) -> Outcome:
     """Train, log and register the period's challenger, or find the one that these inputs made before."""
     from mlops_assets.training import registry
-    from mlops_assets.training.search import OneClassError
+    from mlops_assets.training.search import OneClassError, UndefinedMetricError
 
     causes = _causes(bench, period)
     try:
@@ -93,6 +95,8 @@ def make(bench: Workbench, period: str) -> Outcome:
             versions, trained = _train(bench, period, plan, fingerprint, inputs)
         except OneClassError as error:
             return _no_challenger(bench, period, f"one class only: {error}")
+        except UndefinedMetricError as error:
+            return _no_challenger(bench, period, f"nothing to choose by: {error}")
     version = versions[0]
     model = registry.load(run.client, bench.name, version)
     staging = _staging_rows(bench, versions)
@@ -124,7 +128,10 @@ def make(bench: Workbench, period: str) -> Outcome:
         metadata["staging"] = table(staging)
     if not reused:
         metadata |= _search_metadata(bench, trained)
-    checks = [_training_sane(bench, plan, model), new_data_size(bench, period, plan)]
+    checks = [
+        _training_sane(bench, plan, model, _failed_candidates(bench, version)),
+        new_data_size(bench, period, plan),
+    ]
     if baseline is not None:
         checks.append(_beats_baseline(bench, baseline))
     return Outcome(partition, metadata, checks)
@@ -269,6 +276,8 @@ def _train(
     )
     logged = [_log(bench, plan, model, splits, runs[model.chosen.number], tags, period) for model in models]
     version_tags = tags | {f"{role}_periods": text for role, text in periods.items()}
+    if trained.failed:
+        version_tags[FAILED_CANDIDATES] = to_json(trained.failed)
     versions: list[str] = []
     with bench.lease():
         for place, (model, its) in enumerate(zip(models, logged, strict=True), start=1):
@@ -465,8 +474,15 @@ def _search_metadata(bench: Workbench, trained: Trained) -> dict[str, Any]:
     }
 
 
-def _training_sane(bench: Workbench, plan: LearningPlan, model: LoadedModel) -> Check:
-    """No row in two splits, and a test metric above what needs no model."""
+def _failed_candidates(bench: Workbench, version: str) -> dict[str, str]:
+    """The candidates that took no part in the search of this version, each with its first error."""
+    tags = bench.run_required().client.get_model_version(bench.name, version).tags
+    failed: dict[str, str] = json.loads(tags.get(FAILED_CANDIDATES, "{}"))
+    return failed
+
+
+def _training_sane(bench: Workbench, plan: LearningPlan, model: LoadedModel, failed: Mapping[str, str]) -> Check:
+    """No row in two splits, a test metric above what needs no model, and (a warning) every candidate could compete."""
     spec = bench.spec
     test = model.metrics["test"]
     shared = _shared_rows(bench, plan)
@@ -485,11 +501,13 @@ def _training_sane(bench: Workbench, plan: LearningPlan, model: LoadedModel) -> 
         problems.append(
             f"{spec.metric} on test is {_number(value)}, {floor_name.replace('_', ' ')} is {_number(floor)}"
         )
+    severity: Severity = "ERROR" if problems else "WARN"
+    problems += [f"candidate {label} took no part, as none of its trials ended: {why}" for label, why in failed.items()]
     text = "; ".join(problems) or (
         f"No row is in two splits; {spec.metric} on test {_number(value)} against {_number(floor)} "
         f"({floor_name.replace('_', ' ')})."
     )
-    return Check("training_sane", not problems, text, metadata=metadata)
+    return Check("training_sane", not problems, text, severity if problems else "ERROR", metadata)
 
 
 def _against_baseline(bench: Workbench, plan: LearningPlan, model: LoadedModel) -> dict[str, Any] | None:
@@ -508,6 +526,9 @@ def _against_baseline(bench: Workbench, plan: LearningPlan, model: LoadedModel) 
     truth, rows = test.target[known], test.features[known]
     naive = measure(truth, rows[spec.baseline].to_numpy("float64"), None)[spec.metric]
     ours = measure(truth, scores(model.pipeline, rows, spec.target), None)[spec.metric]
+    if naive != naive or ours != ours:
+        # Undefined on these rows (wMAPE where nothing was sold): nothing is shown to be better.
+        return compared | {"value": None, "challenger_value": None, "beaten": False}
     beaten = ours > naive if spec.higher_is_better else ours < naive
     return compared | {"value": float(naive), "challenger_value": float(ours), "beaten": bool(beaten)}
 
@@ -516,6 +537,11 @@ def _beats_baseline(bench: Workbench, baseline: Mapping[str, Any]) -> Check:
     name = baseline["column"]
     if not baseline["rows"]:
         text = f"No test row has the naive forecast {name}, so nothing can be compared, and nothing is promoted."
+        return Check("beats_baseline", False, text, "WARN", baseline)
+    if baseline["value"] is None:
+        text = (
+            f"{bench.spec.metric} is undefined on {baseline['rows']:,} test rows: nothing can be compared or promoted."
+        )
         return Check("beats_baseline", False, text, "WARN", baseline)
     text = (
         f"{bench.spec.metric} on {baseline['rows']:,} test rows: {baseline['challenger_value']:.4f} against "

@@ -169,8 +169,9 @@ def _lost_to_baseline(proposed: Partition) -> str | None:
     baseline = proposed.facts.get("baseline")
     if baseline is None or baseline["beaten"]:
         return None
-    if not baseline["rows"]:
-        return f"no test row has the naive forecast {baseline['column']}, so the challenger can't be shown to beat it"
+    if baseline["value"] is None:
+        what = f"{baseline['metric']} is undefined on the test rows" if baseline["rows"] else "no test row has it"
+        return f"the challenger can't be shown to beat the naive forecast {baseline['column']}: {what}"
     return (
         f"the naive forecast {baseline['column']} is not beaten: {baseline['metric']} "
         f"{baseline['challenger_value']:.4f} against {baseline['value']:.4f} on the same test rows"

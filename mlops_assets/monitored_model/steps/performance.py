@@ -52,13 +52,14 @@ def make(bench: Workbench, period: str) -> Outcome:
         return Outcome(partition, {}, [Check("performance_within_limits", True, text)])
     scored = bench.partition(PREDICTIONS, period)
     model = model_that_scored(bench, scored)
-    estimate = _estimate(bench, period, model)
+    estimate, no_estimate = _estimate(bench, period, model)
     labelled = _labelled(bench, period)
     rows = _rows("estimate", estimate, scored.rows, model.version)
     if labelled.empty:
         partition = bench.write(PERFORMANCE, period, pa.Table.from_pylist(rows, PERFORMANCE_SCHEMA))
-        text = "No outcome is known yet; the estimate without labels is shown."
-        return Outcome(partition, {"estimate": table([estimate])}, [Check("performance_within_limits", True, text)])
+        text = f"No outcome is known yet; {'there is no estimate either' if no_estimate else 'the estimate is shown'}."
+        shown = {"estimate": no_estimate or table([estimate])}
+        return Outcome(partition, shown, [Check("performance_within_limits", True, text)])
     realised, correct = _realised(bench, labelled, model)
     weakest = _weakest(bench, labelled, correct)
     rows += _rows("champion", realised, len(labelled), model.version)
@@ -116,6 +117,8 @@ def make(bench: Workbench, period: str) -> Outcome:
     performance_judged(bench, period, verdict, check.description, model.version)
     _log_performance(bench, period, realised, estimate, model)
     metadata = _performance_metadata(bench, model, labelled, realised, served, estimate, weakest, fisher)
+    if no_estimate:
+        metadata["estimate"] = no_estimate
     if segments:
         metadata["by_segment"] = table(segments)
     return Outcome(partition, metadata, [check])
@@ -176,16 +179,17 @@ def _realised(bench: Workbench, labelled: pd.DataFrame, model: LoadedModel) -> t
     return realised, (found >= model.cut) == (truth == 1)
 
 
-def _estimate(bench: Workbench, period: str, model: LoadedModel) -> dict[str, float | None]:
-    """Expected metrics from the calibrated scores alone; empty for a regression, which has none."""
-    from mlops_assets.drift.estimate import ScoreCalibration, ScoreHistogram, expected_metrics
+def _estimate(bench: Workbench, period: str, model: LoadedModel) -> tuple[dict[str, float | None], str | None]:
+    """Expected metrics from the calibrated scores alone; empty, and the reason, where there is no estimate."""
+    from mlops_assets.drift.estimate import ScoreCalibration, ScoreHistogram, expected_metrics, why_no_estimate
 
-    calibration = model.file(SCORE_HISTOGRAM)
-    if model.cut is None or calibration is None:
-        return {}
-    fitted = ScoreCalibration.fit_histogram(ScoreHistogram.from_arrow(pq.read_table(calibration)))
+    file = model.file(SCORE_HISTOGRAM)
+    test = None if file is None else ScoreHistogram.from_arrow(pq.read_table(file))
+    reason = why_no_estimate(bench.spec.target.task, test)
+    if reason is not None or test is None or model.cut is None:
+        return {}, reason
     found = score_profile(bench, bench.records(PREDICTIONS, [period])).column(SCORE)
-    return dict(expected_metrics(found, fitted, model.cut))  # type: ignore[arg-type]
+    return dict(expected_metrics(found, ScoreCalibration.fit_histogram(test), model.cut)), None  # type: ignore[arg-type]
 
 
 def _weakest(bench: Workbench, labelled: pd.DataFrame, correct: np.ndarray) -> list[dict[str, Any]]:

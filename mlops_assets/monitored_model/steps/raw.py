@@ -7,16 +7,13 @@ partition's facts says why, and no step after it uses them.
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlops_assets.lake.source import NoData, Reading, locate, read
+from mlops_assets.lake.source import NoData, Reading, Source, locate, read
 from mlops_assets.monitored_model.features_sql import raw_columns_sql
 from mlops_assets.monitored_model.findings import data_judged
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
 from mlops_assets.monitored_model.workbench import Workbench
-
-if TYPE_CHECKING:
-    pass
 
 # A handful of records carry a wrong clock in every month of real files; that is no reason to warn each time.
 OUTSIDE_TOLERATED = 0.001
@@ -39,8 +36,8 @@ def make(bench: Workbench, period: str) -> Outcome:
     except NoData as error:
         return _without_source(bench, period, str(error))
     reading = read(spec.source, located, period, spec.calendar, bench.con)
-    schema = _source_schema(reading)
-    in_period = _in_period(reading, spec.source.time_column, period)
+    schema = _source_schema(reading, spec.source)
+    in_period = _in_period(reading, spec.source, period)
     copied_from = _same_rows_elsewhere(bench, period, reading)
     if any(problem.code == "unreadable" for problem in reading.problems):
         volume = Check("volume", True, "No row could be counted; see the check `source_schema`.")
@@ -57,6 +54,8 @@ def make(bench: Workbench, period: str) -> Outcome:
         "variant": reading.variant,
         "quality_failure": failure,
     }
+    if not spec.source.per_period and reading.outside is not None:
+        facts["rows_of_no_period"] = reading.outside.unknown
     partition = bench.write(spec.raw_table, period, reading.reader, reason=failure if unreadable else None, facts=facts)
     if failure is not None:
         # That all is well is for the features to say, which look at the rows too.
@@ -77,8 +76,11 @@ def _without_source(bench: Workbench, period: str, message: str) -> Outcome:
     spec = bench.spec
     kept = bench.find(spec.raw_table, period)
     if kept is not None and kept.rows:
-        passed = Check("volume", True, f"The source is no longer there; {kept.rows:,} rows ingested earlier are kept.")
-        return Outcome(kept, {"note": f"kept rows of an earlier ingestion: {message}"}, [passed, *_not_read()])
+        failure = kept.facts.get("quality_failure")
+        text = f"The source is no longer there; {kept.rows:,} rows ingested earlier are kept."
+        volume = Check("volume", failure is None, f"{text} They stay {failure}" if failure else text)
+        metadata = {"note": f"kept rows of an earlier ingestion: {message}"}
+        return Outcome(kept, metadata | ({"quarantined": failure} if failure else {}), [volume, *_not_read()])
     reason = f"no data: {message}"
     empty = bench.con.sql(raw_columns_sql(spec)).to_arrow_table().drop_columns(["period"])
     partition = bench.write(spec.raw_table, period, empty, reason=reason, facts={"quality_failure": reason})
@@ -92,7 +94,7 @@ def _not_read() -> list[Check]:
     return [Check("source_schema", True, text), Check("in_period", True, text)]
 
 
-def _source_schema(reading: Reading) -> Check:
+def _source_schema(reading: Reading, source: Source) -> Check:
     if not reading.problems:
         return Check(
             "source_schema",
@@ -116,16 +118,29 @@ def _source_schema(reading: Reading) -> Check:
         "source_schema",
         False,
         " ".join(str(problem) for problem in reading.problems),
+        "WARN" if _is_tolerated(reading, source) else "ERROR",
         metadata={"problems": table(rows), "variant": reading.variant},
     )
 
 
-def _in_period(reading: Reading, time_column: str | None, period: str) -> Check:
+def _is_tolerated(reading: Reading, source: Source) -> bool:
+    """Whether all that is wrong is a handful of unreadable times in a file of all periods.
+
+    They are told by every period that is made from it, because nobody knows which one lacks the rows. A handful must
+    not withhold them all; more than that does, as in a period's own file.
+    """
+    if source.per_period or reading.outside is None:
+        return False
+    times = [(problem.code, problem.column) for problem in reading.problems] == [("wrong_value", source.time_column)]
+    return times and (reading.problems[0].rows or 0) <= OUTSIDE_TOLERATED * reading.outside.file_rows
+
+
+def _in_period(reading: Reading, source: Source, period: str) -> Check:
     outside = reading.outside
-    if outside is None or not reading.rows:
+    if outside is None or not outside.file_rows:
         return Check("in_period", True, "There is no time in the rows to compare with the period.")
     rows = outside.rows + outside.unknown
-    share = rows / reading.rows
+    share = rows / outside.file_rows
     metadata = {
         "rows_outside": outside.rows,
         "rows_without_time": outside.unknown,
@@ -135,12 +150,21 @@ def _in_period(reading: Reading, time_column: str | None, period: str) -> Check:
         "first": str(outside.first),
         "last": str(outside.last),
     }
-    text = (
-        f"{rows:,} of {reading.rows:,} rows ({share:.2%}) have a {time_column} outside {period}: "
-        f"it runs from {outside.first} to {outside.last}."
-    )
-    if share > OUTSIDE_FATAL:
+    if source.per_period:
+        text = (
+            f"{rows:,} of {outside.file_rows:,} rows ({share:.2%}) have a {source.time_column} outside {period}: "
+            f"it runs from {outside.first} to {outside.last}."
+        )
         what = f"{text} Rows of {period} are expected; is it the file of another period? Replace it."
+    elif rows:
+        text = what = (
+            f"{rows:,} of the file's {outside.file_rows:,} rows ({share:.2%}) have no {source.time_column} that can be "
+            "read, so they are in no period. A time is expected in each: correct the source, or leave such rows out "
+            "by a source.query."
+        )
+    else:
+        text = what = f"All {outside.file_rows:,} rows of the file have a {source.time_column}."
+    if share > OUTSIDE_FATAL:
         return Check("in_period", False, what, metadata=metadata)
     return Check("in_period", share <= OUTSIDE_TOLERATED, text, "WARN", metadata)
 

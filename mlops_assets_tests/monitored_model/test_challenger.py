@@ -1,0 +1,44 @@
+"""What becomes of candidates that can't be fitted, and of rows that nothing can be chosen by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.monitored_model.steps import challenger
+from mlops_assets.training import search
+from mlops_assets_tests import tiny_model
+
+MONTHS = ["2021-01", "2021-02", "2021-03"]
+LOGISTIC = tiny_model.SPEC["candidates"][0]
+# Fits, and can't say anything of a row: it looks at more neighbours than there are.
+HOPELESS = {
+    "estimator": "sklearn.neighbors.KNeighborsClassifier",
+    "name": "neighbours",
+    "params": {"n_neighbors": 10_000_000},
+}
+
+
+def test_a_candidate_that_took_no_part_is_a_warning_also_when_the_version_is_found_again(tmp_path: Path) -> None:
+    spec = tiny_model.spec(candidates=[LOGISTIC, HOPELESS], trials=4)
+    with tiny_model.ingested(tmp_path, spec, MONTHS) as bench:
+        for reused in (False, True):
+            made = challenger.make(bench, MONTHS[-1])
+            assert (made.partition.rows, made.partition.facts["reused"]) == (1, reused)
+            sane = next(check for check in made.checks if check.name == "training_sane")
+            assert (sane.passed, sane.severity) == (False, "WARN")
+            assert "candidate neighbours took no part, as none of its trials ended" in sane.description
+
+
+def test_rows_that_nothing_can_be_chosen_by_train_nothing_and_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def undefined(*_: object, **__: object) -> None:
+        raise search.UndefinedMetricError("none of 2 trials can be judged by these rows")
+
+    monkeypatch.setattr(search, "train", undefined)
+    with tiny_model.ingested(tmp_path, tiny_model.spec(), MONTHS) as bench:
+        made = challenger.make(bench, MONTHS[-1])
+    assert made.partition.rows == 0
+    assert made.partition.reason == "nothing to choose by: none of 2 trials can be judged by these rows"
