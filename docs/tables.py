@@ -164,7 +164,7 @@ weeks AS (
 )
 SELECT year(p.period::DATE) || ' Q' || quarter(p.period::DATE) AS quarter, count(*) AS weeks,
        count(*) FILTER (p.verdict = 'ok') AS ok, count(*) FILTER (p.verdict = 'warning') AS warning,
-       count(*) FILTER (p.verdict = 'severe') AS severe, count(*) FILTER (p.verdict = 'none') AS none,
+       count(*) FILTER (p.verdict = 'severe') AS severe,
        count(*) FILTER (w.source = 'plan_b') AS "served by plan B",
        count(*) FILTER (p.decision IN ('first', 'promoted')) AS promoted,
        sum(w.units)::BIGINT AS units, sum(w.error) / sum(w.units) AS wMAPE,
