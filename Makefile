@@ -29,7 +29,7 @@ demo: install  ## eight months of green taxi trips, from raw file to served pred
 dev: install  ## Dagster, MLflow, Evidently and the report pages, on the same state
 	@$(BIN)/mlops-assets dev
 
-test: install  ## the test suite (no network; ten to fifteen minutes on two cores)
+test: install  ## the test suite (no network; about ten minutes on two cores)
 	@$(BIN)/python -m pytest -q $(PARALLEL) mlops_assets_tests
 
 test-slow: install  ## all 27 shipped months with the default search, and what else takes long (about fifteen minutes)

@@ -58,7 +58,15 @@ class EventLog(SqliteEventLogStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> EventLog:
-        base_dir = config_value.get("base_dir") or str(Path(os.environ["DAGSTER_HOME"]) / "history" / "runs")
+        base_dir = config_value.get("base_dir")
+        if base_dir is None:
+            home = os.environ.get("DAGSTER_HOME")
+            if not home:
+                raise ValueError(
+                    f"{__name__}.{cls.__name__} has no base_dir, and DAGSTER_HOME is not set: set it to the folder of "
+                    "the dagster.yaml, or name the base_dir there"
+                )
+            base_dir = str(Path(home) / "history" / "runs")
         return cls(base_dir, inst_data)
 
     @contextmanager

@@ -96,8 +96,15 @@ def _in_home(home: Home, data: Path) -> Iterator[dg.DagsterInstance]:
         patch.setenv("MLOPS_DATA_DIR", str(data))
         patch.setenv("DAGSTER_HOME", str(home.root / "dagster"))
         home.prepare_dagster()
-        with dg.DagsterInstance.from_config(str(home.root / "dagster")) as instance:
+        with instance_of(home) as instance:
             yield instance
+
+
+def instance_of(home: Home) -> dg.DagsterInstance:
+    """The instance of a home, whatever this process' own is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home.root / "dagster"))
+        return dg.DagsterInstance.get()
 
 
 @dataclass
@@ -170,7 +177,7 @@ class Deployment:
         return self.root / "daemon.log"
 
     def instance(self) -> dg.DagsterInstance:
-        return dg.DagsterInstance.from_config(str(self.home.root / "dagster"))
+        return instance_of(self.home)
 
     def declare(self, **changes: Any) -> None:
         """Change the model's declaration; the code server reads it when it starts."""

@@ -22,6 +22,7 @@ from mlops_assets.home import Home
 from mlops_assets.monitored_model.runs import run_outcome
 from mlops_assets.monitoring import periods as statuses
 from mlops_assets_tests import rides_graph
+from mlops_assets_tests.end_to_end import automation
 from mlops_assets_tests.end_to_end.processes import free_ports, running, wait_for
 
 if TYPE_CHECKING:
@@ -119,9 +120,7 @@ class Deployment:
         return found["data"]
 
     def instance(self) -> DagsterInstance:
-        from dagster import DagsterInstance
-
-        return DagsterInstance.from_config(str(self.home.root / "dagster"))
+        return automation.instance_of(self.home)
 
     def backfill(self, seconds: float, **params: Any) -> str:
         """Launch a backfill, wait until it is done, return its id."""
