@@ -66,7 +66,7 @@ class EventLog(SqliteEventLogStorage):
                     f"{__name__}.{cls.__name__} has no base_dir, and DAGSTER_HOME is not set: set it to the folder of "
                     "the dagster.yaml, or name the base_dir there"
                 )
-            base_dir = str(Path(home) / "history" / "runs")
+            base_dir = str(Path(home).expanduser() / "history" / "runs")
         return cls(base_dir, inst_data)
 
     @contextmanager
@@ -88,9 +88,12 @@ class EventLog(SqliteEventLogStorage):
             yield connection
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events of a run, all or (by Dagster, which then tries them one by one) none."""
+        """Store events of a run in one transaction for each of the two files; the run's own is committed first.
+
+        When one of them fails, Dagster tries again event by event.
+        """
         (run_id,) = {event.run_id for event in events}
-        with self._db_lock, self._begin(run_id) as of_run, self._begin(INDEX_SHARD_NAME) as index:
+        with self._db_lock, self._begin(INDEX_SHARD_NAME) as index, self._begin(run_id) as of_run:
             self._batch.connections = {run_id: of_run, INDEX_SHARD_NAME: index}
             try:
                 for event in events:
@@ -108,7 +111,7 @@ class EventLog(SqliteEventLogStorage):
             shutil.copyfile(empty, made)
             try:
                 os.link(made, path)
-            except FileExistsError:  # another process was faster, with whatever it made
+            except OSError:  # another process was faster, with whatever it made; or a file system without links
                 self._initdb(engine)
             finally:
                 made.unlink()

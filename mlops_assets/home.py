@@ -98,7 +98,7 @@ class Home:
     @property
     def dagster(self) -> Path:
         """Dagster's home: `DAGSTER_HOME` where it is set, else a folder of ours."""
-        return Path(os.environ.get("DAGSTER_HOME") or self.root / "dagster")
+        return Path(os.environ.get("DAGSTER_HOME") or self.root / "dagster").expanduser()
 
     def generated(self) -> list[Path]:
         """What is there of all that the project makes below this folder."""

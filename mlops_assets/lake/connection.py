@@ -39,9 +39,8 @@ def connect(
     import duckdb
 
     memory = os.environ.get(MEMORY_VARIABLE, DEFAULT_MEMORY)
-    spill = Path(tempfile.gettempdir()) / f"mlops_assets_duckdb_{os.getpid()}"  # DuckDB makes it when needed
     try:
-        con = duckdb.connect(config={"memory_limit": memory, "temp_directory": str(spill)})
+        con = duckdb.connect(config={"memory_limit": memory, "temp_directory": spill_folder()})
     except duckdb.ParserException as error:
         raise ValueError(f"{MEMORY_VARIABLE}={memory!r} is no amount of memory; expected e.g. '1GB'") from error
     lake.attach(con)
@@ -50,6 +49,11 @@ def connect(
     for name, content in (views or {}).items():
         add_view(con, name, content)
     return con
+
+
+def spill_folder() -> str:
+    """Where DuckDB puts what does not fit into memory; it makes the folder when it needs it."""
+    return str(Path(tempfile.gettempdir()) / f"mlops_assets_duckdb_{os.getpid()}")
 
 
 def refresh_views(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:

@@ -9,7 +9,14 @@ from mlops_assets.incidents.gate import Gate, gate
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake, Partition
 from mlops_assets.monitored_model.spec import ModelSpec
-from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT, FEATURES, NO_CHAMPION, SERVED_PREDICTIONS
+from mlops_assets.monitored_model.tables import (
+    CHAMPION,
+    DRIFT_REPORT,
+    FEATURES,
+    NO_CHAMPION,
+    PREDICTIONS,
+    SERVED_PREDICTIONS,
+)
 
 
 def champion_before(lake: Lake, model: str, period: str) -> Partition | None:
@@ -25,9 +32,14 @@ def quality_failure_of(lake: Lake, model: str, period: str) -> str | None:
 
 
 def records_to_serve(lake: Lake, model: str, period: str) -> int:
-    """How many records of a period have features: of several scenarios the planned one counts."""
-    features = lake.find(model, FEATURES, period)
-    return 0 if features is None else int(features.facts.get("records", features.rows))
+    """How many records of a period have features: of several scenarios the planned one counts.
+
+    Of a period that was served before its outcomes were known, those that were predicted then.
+    """
+    made = lake.find(model, PREDICTIONS if served_ahead(lake, model, period) else FEATURES, period)
+    if made is None or "records" not in made.facts:
+        made = lake.find(model, FEATURES, period)
+    return 0 if made is None else int(made.facts.get("records", made.rows))
 
 
 def served_ahead(lake: Lake, model: str, period: str) -> bool:
@@ -40,10 +52,17 @@ def served_ahead(lake: Lake, model: str, period: str) -> bool:
 
 
 def newest_to_train(lake: Lake, model: str) -> str | None:
-    """The newest period that may have outcomes: one that was opened and still waits for them is passed over."""
-    for period in reversed(lake.periods(model, FEATURES)):
-        facts = lake.partition(model, FEATURES, period).facts
-        if not facts.get("opened") or facts.get("outcomes"):
+    """The newest period that may have outcomes: one that was opened and still waits for them is passed over.
+
+    After one that was opened, those that can't be used are passed over too: of them nobody knows whether they would.
+    """
+    periods = lake.periods(model, FEATURES)
+    made = [lake.partition(model, FEATURES, period) for period in periods]
+    leads = any(features.facts.get("opened") for features in made)
+    for period, features in zip(reversed(periods), reversed(made), strict=True):
+        unusable = features.reason or features.facts.get("quality_failure")
+        waits = features.facts.get("opened") and not features.facts.get("outcomes")
+        if not waits and not (leads and unusable):
             return period
     return None
 

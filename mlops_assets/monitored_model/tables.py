@@ -11,6 +11,8 @@ FALLBACK_PREDICTIONS = "fallback_predictions"
 SERVED_PREDICTIONS = "served_predictions"
 PERFORMANCE = "performance"
 
+# What computed the features, among the facts of their partition and of the predictions made from them.
+DEFINITION = "definition"
 # Which causes a challenger was trained for, among the facts of its partition.
 CAUSE_IDS = "cause_ids"
 

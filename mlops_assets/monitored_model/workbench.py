@@ -6,7 +6,7 @@ No Dagster here. One workbench serves one model; it is cheap to make and holds n
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -168,7 +168,7 @@ class Workbench:
         """The model's lease: registry, alias and decision are written by one run at a time."""
         return Lease(self.store, self.name, what=f"run {self.run_id}" if self.run_id else "a process without a run")
 
-    def columns_sql(self, columns: Sequence[str]) -> str:
+    def columns_sql(self, columns: Iterable[str]) -> str:
         """The columns as a quoted list for a SELECT."""
         return ", ".join(identifier(column) for column in columns)
 

@@ -24,7 +24,7 @@ Task = Literal["classification", "regression"]
 Encoding = Literal["native", "one_hot"]
 Scalar = bool | int | float | str
 # How alike (difflib) a misspelled name and the right one are: XGBoost's own `alpha` and `reg_alpha` are less.
-NEARLY = 0.8
+NEARLY = 0.85
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -285,9 +285,12 @@ def check_parameters(candidate: Candidate, task: Task) -> None:
     cls = resolve_estimator(candidate.estimator)
     called = f"candidate {candidate.label} ({candidate.estimator})"
     try:
-        instance = cls()
+        try:
+            instance = cls()
+        except TypeError:
+            instance = cls(**candidate.params)
     except TypeError as error:
-        raise EstimatorError(f"{called} can't be made without arguments: {error}; choose another estimator") from error
+        raise EstimatorError(f"{called} can't be made with its params: {error}") from error
     signature = inspect.signature(cls).parameters
     takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values())
     named = {name for name, parameter in signature.items() if parameter.kind not in _STARRED}

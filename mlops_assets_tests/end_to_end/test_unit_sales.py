@@ -27,9 +27,12 @@ from mlops_assets.monitored_model.outcome import Check
 from mlops_assets.monitored_model.reconciling import difference, opened_periods, retrain_runs
 from mlops_assets.monitored_model.scoring import champion_model
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.steps import drift_report as drift_report_step
 from mlops_assets.monitored_model.steps import features as features_step
 from mlops_assets.monitored_model.steps import predictions as predictions_step
+from mlops_assets.monitored_model.steps import profile as profile_step
 from mlops_assets.monitored_model.steps import raw as raw_step
+from mlops_assets.monitored_model.steps import served_predictions as served_step
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets.training import tracking
 from mlops_assets_tests.end_to_end.shipped import DATA, ShippedModel
@@ -375,6 +378,7 @@ def test_a_broken_file_with_the_units_takes_nothing_back_and_its_repair_complete
         before = {name: bench.partition(name, LAST).digest for name in ("features", "predictions")}
         gate = period_gate(bench.spec, bench.lake, bench.store, LAST)
         again(bench, LAST)
+        again(replace(bench, sql=bench.sql.replace("FILTER (age <= 4)", "FILTER (age <= 2)")), LAST)
         assert {name: bench.partition(name, LAST).digest for name in before} == before
         assert period_gate(bench.spec, bench.lake, bench.store, LAST) == gate
         assert difference(bench.spec, bench.lake, LAST, gate) is None
@@ -387,16 +391,30 @@ def test_a_broken_file_with_the_units_takes_nothing_back_and_its_repair_complete
         assert bench.store.incident(incident.id).state == "resolved"
 
 
-def test_another_definition_of_a_feature_reaches_an_opened_week_and_leaves_its_predictions(
-    weeks: Weeks, begun: Path
+def test_another_definition_of_a_feature_reaches_an_opened_week_and_leaves_what_was_served(
+    weeks: Weeks, begun: Path, tmp_path: Path
 ) -> None:
-    with SALES.workbench(begun, quick(), weeks.data) as bench:
+    def one_article_less(table: pd.DataFrame, week: pd.Series) -> None:
+        table.loc[week, units(table)] = "7"
+        table.drop(columns=["QTY_B1_1", "PROMO_B1_1"], inplace=True)
+
+    with SALES.workbench(begun, quick(), during(weeks, tmp_path, one_article_less)) as bench:
         features, predictions = rows_of(bench, "features", LAST), rows_of(bench, "predictions", LAST)
+        served = bench.partition("served_predictions", LAST).digest
+        gate = period_gate(bench.spec, bench.lake, bench.store, LAST)
         changed = replace(bench, sql=bench.sql.replace("FILTER (age <= 4)", "FILTER (age <= 2)"))
         again(changed, LAST)
-        assert not rows_of(bench, "features", LAST)["mean_units_4_weeks"].equals(features["mean_units_4_weeks"])
+        now = rows_of(bench, "features", LAST)
+        assert len(now) == len(features) - 2
+        both = features["article"].isin(now["article"])
+        assert now["mean_units_4_weeks"].tolist() != features.loc[both, "mean_units_4_weeks"].tolist()
+        assert now["units"].notna().any()
         pd.testing.assert_frame_equal(rows_of(bench, "predictions", LAST), predictions)
-        assert bench.partition("features", LAST).facts["opened"]
+        for step in (profile_step, drift_report_step, served_step):
+            step.make(changed, LAST)
+        assert period_gate(bench.spec, bench.lake, bench.store, LAST) == gate
+        assert bench.partition("served_predictions", LAST).digest == served
+        assert difference(bench.spec, bench.lake, LAST, gate) is None
 
 
 def test_a_wish_to_retrain_goes_to_the_newest_week_whose_units_are_known(weeks: Weeks, begun: Path) -> None:

@@ -96,7 +96,7 @@ def test_what_an_estimator_takes_without_naming_it_is_left_to_it(known):
 
 
 def test_an_estimator_that_needs_another_is_refused_with_the_reason():
-    with pytest.raises(EstimatorError, match=r"OneVsRestClassifier\) can't be made without arguments.*'estimator'"):
+    with pytest.raises(EstimatorError, match=r"OneVsRestClassifier\) can't be made with its params.*'estimator'"):
         check_parameters(Candidate(estimator="sklearn.multiclass.OneVsRestClassifier"), "classification")
 
 

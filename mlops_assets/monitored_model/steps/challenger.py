@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 # Tag of a challenger's version: how many places of staging its search has filled, as far as there were models.
 STAGING_SEARCHED = "staging_searched"
 FAILED_CANDIDATES = "failed_candidates"
+MOST_OF_AN_ERROR = 500  # characters; MLflow takes tags of limited length
 REFERENCE_SAMPLE_ROWS = 5_000
 CHALLENGER_SCHEMA = pa.schema(
     [
@@ -277,7 +278,9 @@ def _train(
     logged = [_log(bench, plan, model, splits, runs[model.chosen.number], tags, period) for model in models]
     version_tags = tags | {f"{role}_periods": text for role, text in periods.items()}
     if trained.failed:
-        version_tags[FAILED_CANDIDATES] = to_json(trained.failed)
+        version_tags[FAILED_CANDIDATES] = to_json(
+            {name: why[:MOST_OF_AN_ERROR] for name, why in trained.failed.items()}
+        )
     versions: list[str] = []
     with bench.lease():
         for place, (model, its) in enumerate(zip(models, logged, strict=True), start=1):

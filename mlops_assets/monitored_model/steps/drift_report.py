@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 
 from mlops_assets.drift.profile import Profile
 from mlops_assets.drift.verdict import ROWS_SCHEMA, DriftReport, compare
+from mlops_assets.lake.store import Partition
 from mlops_assets.monitored_model.findings import drift_judged
+from mlops_assets.monitored_model.gates import served_ahead
 from mlops_assets.monitored_model.learning_plan import sum_of_profiles
 from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown, Outcome, Severity, table
 from mlops_assets.monitored_model.scoring import (
@@ -20,7 +22,7 @@ from mlops_assets.monitored_model.scoring import (
     score_profile,
     score_reference,
 )
-from mlops_assets.monitored_model.tables import DRIFT_REPORT, PREDICTIONS, PROFILE
+from mlops_assets.monitored_model.tables import DEFINITION, DRIFT_REPORT, FEATURES, PREDICTIONS, PROFILE
 from mlops_assets.monitored_model.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -39,7 +41,11 @@ def make(bench: Workbench, period: str) -> Outcome:
     absent = bench.absent(PREDICTIONS, period) or bench.absent(PROFILE, period)
     if absent is not None:
         return _no_report(bench, period, absent)
-    model = model_that_scored(bench, bench.partition(PREDICTIONS, period))
+    predictions = bench.partition(PREDICTIONS, period)
+    model = model_that_scored(bench, predictions)
+    known = bench.find(DRIFT_REPORT, period)
+    if known is not None and known.rows and _defined_otherwise(bench, predictions):
+        return _as_served(bench, known)
     spec = bench.spec
     current = sum_of_profiles(bench, [period])
     reference = reference_profile(bench, model)
@@ -85,6 +91,28 @@ def make(bench: Workbench, period: str) -> Outcome:
     _log_drift(bench, period, report, model)
     drift_judged(bench, period, report, model.version)
     return Outcome(partition, metadata, [_drift_within_limits(report)])
+
+
+def _defined_otherwise(bench: Workbench, predictions: Partition) -> bool:
+    """Whether the period was served before its outcomes were known, from features that are defined otherwise by now."""
+    now = bench.partition(FEATURES, predictions.period).facts.get(DEFINITION)
+    served = served_ahead(bench.lake, bench.name, predictions.period)
+    return served and predictions.facts.get(DEFINITION, now) != now
+
+
+def _as_served(bench: Workbench, known: Partition) -> Outcome:
+    """The report that decided what was served: the features it compared are not those of now."""
+    facts = {name: value for name, value in known.facts.items() if name != "made_from"}
+    rows = bench.con.sql(f"SELECT * EXCLUDE (period) FROM {bench.scan(DRIFT_REPORT, [known.period])}").to_arrow_table()
+    partition = bench.write(DRIFT_REPORT, known.period, rows, facts=facts)
+    text = (
+        f"Verdict {facts['verdict']}, of the time when the period was served. Its features are defined otherwise by "
+        "now, so they can't be compared with what its champion was trained on."
+    )
+    passed = facts["verdict"] not in ("warning", "severe")
+    severity: Severity = "WARN" if facts["verdict"] == "warning" else "ERROR"
+    metadata = {name: facts[name] for name in ("verdict", "since", "champion_version", "report_digest")}
+    return Outcome(partition, metadata, [Check("drift_within_limits", passed, text, severity)])
 
 
 def _no_report(bench: Workbench, period: str, reason: str) -> Outcome:

@@ -17,7 +17,7 @@ from mlops_assets.monitored_model.findings import data_judged
 from mlops_assets.monitored_model.gates import served_ahead
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
 from mlops_assets.monitored_model.spec import ModelSpec
-from mlops_assets.monitored_model.tables import FEATURES
+from mlops_assets.monitored_model.tables import DEFINITION, FEATURES
 from mlops_assets.monitored_model.workbench import Workbench
 
 VOLUME_PERIODS = 6
@@ -33,11 +33,12 @@ def make(bench: Workbench, period: str) -> Outcome:
     spec = bench.spec
     source = bench.partition(spec.raw_table, period)
     ahead = bool(spec.lead) and served_ahead(bench.lake, bench.name, period)
-    kept = _as_served(bench, period) if ahead else None
+    stored = bench.partition(FEATURES, period) if ahead else None
+    kept = stored if stored is not None and _defined_as_now(bench, stored) else None
     failure = source.facts.get("quality_failure") or source.reason
     if failure is not None:
         data_judged(bench, period, failure)
-        return _no_features(bench, period, failure) if kept is None else _kept_without(bench, kept, failure)
+        return _no_features(bench, period, failure) if stored is None else _kept(bench, stored, failure)
     history, left_out = _history(bench, period)
     query = bind(bench.con, spec, bench.sql, period, f"SELECT * FROM {bench.scan(spec.raw_table, [*history, period])}")
     unplanned = 0
@@ -51,9 +52,9 @@ def make(bench: Workbench, period: str) -> Outcome:
         _completeness(bench, period, total, source.rows, nulls, left_out),
     ]
     failed = quality_failure(checks)
-    if failed and kept is not None:
+    if failed and stored is not None:
         data_judged(bench, period, failed)
-        return _kept_without(bench, kept, failed, checks)
+        return _kept(bench, stored, failed, checks)
     records = _records(bench, query)
     outcomes = total - nulls[spec.target.column]
     partition = bench.write(
@@ -68,7 +69,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             "records": records,
             "outcomes": outcomes,
             "opened": ahead or (spec.lead > 0 and not outcomes),
-            "definition": _definition(bench),
+            DEFINITION: _definition(bench),
         },
     )
     data_judged(bench, period, failed or partition.reason)
@@ -105,15 +106,13 @@ def _history(bench: Workbench, period: str) -> tuple[list[str], dict[str, str]]:
     return usable, left_out
 
 
-def _as_served(bench: Workbench, period: str) -> Partition | None:
-    """The features that an opened period was served from; None when they are defined otherwise by now.
+def _defined_as_now(bench: Workbench, stored: Partition) -> bool:
+    """Whether the features that an opened period was served from are what features.sql still says.
 
-    They stay as they are, and only outcomes are added: what was served was made from them. After a change of the SQL
-    they are made anew, so that no model learns from a mixture of two definitions; what was served stays all the same.
+    Then they stay as they are, and only outcomes are added: what was served was made from them. After a change they are
+    made anew, so that no model learns from a mixture of two definitions; what was served stays all the same.
     """
-    found = bench.partition(FEATURES, period)
-    unchanged = found.facts.get("definition", _definition(bench)) == _definition(bench)
-    return found if found.rows and unchanged and not found.facts.get("quality_failure") else None
+    return bool(stored.facts.get(DEFINITION, _definition(bench)) == _definition(bench))
 
 
 def _definition(bench: Workbench) -> str:
@@ -122,14 +121,14 @@ def _definition(bench: Workbench) -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
-def _kept_without(bench: Workbench, kept: Partition, failure: str, checks: Sequence[Check] = ()) -> Outcome:
-    """The features that were served from, unchanged, as the period's outcomes can't be added: its data is unusable."""
-    facts = {name: value for name, value in kept.facts.items() if name != "made_from"}
-    stored = query_batches(bench.con, f"FROM {bench.scan(FEATURES, [kept.period])}")
-    partition = bench.write(FEATURES, kept.period, stored, facts=facts)
-    text = f"Kept as they were when the period was served, without the outcomes: {failure}"
+def _kept(bench: Workbench, stored: Partition, failure: str, checks: Sequence[Check] = ()) -> Outcome:
+    """The features that were served from, unchanged, as the period's data is unusable now."""
+    facts = {name: value for name, value in stored.facts.items() if name != "made_from"}
+    rows = query_batches(bench.con, f"FROM {bench.scan(FEATURES, [stored.period])}")
+    partition = bench.write(FEATURES, stored.period, rows, facts=facts)
+    text = f"Kept as they were when the period was served; nothing of the new data was added: {failure}"
     passed = [Check("feature_schema", True, text), Check("completeness", True, text, "WARN")]
-    return Outcome(partition, {"outcomes_missing": failure}, checks or passed)
+    return Outcome(partition, {"not_added": failure}, checks or passed)
 
 
 def _with_outcomes(bench: Workbench, period: str, query: str) -> str:

@@ -156,11 +156,13 @@ def _labelled(bench: Workbench, period: str, scored: str = PREDICTIONS) -> pd.Da
     spec = bench.spec
     target = identifier(spec.target.column)
     keys = bench.columns_sql(spec.record_keys)
-    segments = "".join(f", p.{identifier(name)}" for name in spec.segments if scored == PREDICTIONS)
+    names = spec.segments if scored == PREDICTIONS else []
+    segments = "".join(f", f.{identifier(name)}" for name in names)
+    columns = bench.columns_sql(dict.fromkeys([*spec.record_keys, spec.target.column, *names]))
     relation = bench.records(scored, [period]) if scored == PREDICTIONS else bench.scan(scored, [period])
     return bench.con.execute(
         f"SELECT p.{SCORE}, f.{target} AS outcome{segments} FROM {relation} p "
-        f"JOIN (SELECT {keys}, {target} FROM {bench.records(FEATURES, [period])}) f USING ({keys}) "
+        f"JOIN (SELECT {columns} FROM {bench.records(FEATURES, [period])}) f USING ({keys}) "
         f"WHERE f.{target} IS NOT NULL ORDER BY {keys}"
     ).df()
 

@@ -20,7 +20,7 @@ from mlops_assets.monitored_model.scoring import (
     score_profile,
     score_reference,
 )
-from mlops_assets.monitored_model.tables import FEATURES, NO_CHAMPION, PREDICTIONS
+from mlops_assets.monitored_model.tables import DEFINITION, FEATURES, NO_CHAMPION, PREDICTIONS
 from mlops_assets.monitored_model.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -48,13 +48,16 @@ def make(bench: Workbench, period: str) -> Outcome:
     columns = [name for name in columns_of(spec) if name != spec.target.column]
     source = query_batches(bench.con, f"SELECT {bench.columns_sql(columns)} FROM {bench.scan(FEATURES, [period])}")
     scored = pa.RecordBatchReader.from_batches(schema, _scored(source, model, bench, schema))
-    partition = bench.write(PREDICTIONS, period, scored, facts={"version": model.version, "cut": model.cut})
+    features = bench.partition(FEATURES, period).facts
+    facts = {name: features[name] for name in ("records", DEFINITION) if name in features}
+    facts |= {"version": model.version, "cut": model.cut}
+    partition = bench.write(PREDICTIONS, period, scored, facts=facts)
     return Outcome(partition, _predictions_metadata(bench, period, model))
 
 
 def _as_served(bench: Workbench, known: Partition) -> Outcome:
     """The predictions of a period that was served before its outcomes were known, whoever is champion by now."""
-    facts = {name: known.facts[name] for name in ("version", "cut")}
+    facts = {name: value for name, value in known.facts.items() if name != "made_from"}
     stored = query_batches(bench.con, f"FROM {bench.scan(PREDICTIONS, [known.period])}")
     partition = bench.write(PREDICTIONS, known.period, stored, facts=facts)
     return Outcome(partition, _predictions_metadata(bench, known.period, load_version(bench, facts["version"])))
