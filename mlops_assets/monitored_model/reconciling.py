@@ -18,7 +18,7 @@ from mlops_assets.incidents.gate import Gate
 from mlops_assets.incidents.store import IncidentKind, Store
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.arrivals import Arrival
-from mlops_assets.monitored_model.gates import newest_to_train, period_gates, records_to_serve
+from mlops_assets.monitored_model.gates import champion_before, newest_to_train, period_gates, records_to_serve
 from mlops_assets.monitored_model.graph import graph, inputs_of
 from mlops_assets.monitored_model.jobs import (
     CAUSE_TAG,
@@ -48,6 +48,7 @@ FIRST_PAUSE_INTERVALS = 3
 ARRIVAL_TAG = "mlops/arrival"
 CAUSES_TAG = "mlops/causes"
 ORDER_TAG = "mlops/order"
+FOLLOWS_TAG = "mlops/follows"
 FINISHED_STATUSES = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
@@ -348,12 +349,38 @@ def retrain_runs(
     )
 
 
+def _behind(spec: ModelSpec, lake: Lake) -> tuple[str, str] | None:
+    """An opened period that kept a champion which is no longer the one before it, and that one; None without any."""
+    if not spec.lead:
+        return None
+    for period in lake.periods(spec.name, CHAMPION):
+        features = lake.find(spec.name, FEATURES, period)
+        if features is None or not features.facts.get("opened") or features.facts.get("outcomes"):
+            continue
+        decided = lake.partition(spec.name, CHAMPION, period).facts
+        before = champion_before(lake, spec.name, period)
+        if decided.get("order") is None and before is not None and before.facts["version"] != decided.get("version"):
+            return period, str(before.facts["version"])
+    return None
+
+
 def order_runs(
     spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance, *, now: float | None = None
 ) -> Plan:
-    """A run that makes the newest period's champion follow a person's newest order."""
+    """A run that makes the newest period's champion follow a person's newest order.
+
+    First, where a period was opened before an earlier one was decided, a run that lets its decision follow that.
+    """
+    behind = _behind(spec, lake)
+    if behind is not None:
+        period, version = behind
+        told = f"version {version} is champion before {period}, which was opened under another one"
+        due = Wanted(CHAMPION_KIND, period, f"{period}:follows:{version}", {CAUSE_TAG: told, FOLLOWS_TAG: version})
+        left = f"runs that should let {period} follow version {version} failed; see their logs"
+        return _tried(spec, store, instance, due, FOLLOWS_TAG, "order_failed", left, told, now)
     orders = store.orders(spec.name)
     if not orders:
+        _over(store, spec.name, "order_failed", "there is nothing left to follow")
         return Plan(notes=["nobody has ordered a champion"])
     order = orders[-1]
     decided = lake.find(spec.name, CHAMPION, order.period)

@@ -74,7 +74,8 @@ def build_sensors(
             f"{spec.name}_champion_orders",
             jobs[CHAMPION_KIND],
             order_runs,
-            "Makes the champion follow a rollback or a promotion that a person has ordered.",
+            "Makes the champion follow a rollback or a promotion that a person has ordered; that of an opened period, "
+            "an earlier one that was decided later.",
         ),
         _new_data(spec, jobs[PERIOD_KIND], periods),
     ]

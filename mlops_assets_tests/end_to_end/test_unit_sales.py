@@ -23,8 +23,9 @@ from mlops_assets.monitored_model import decisions
 from mlops_assets.monitored_model.arrivals import arrivals
 from mlops_assets.monitored_model.component import build_definitions
 from mlops_assets.monitored_model.gates import newest_to_train, period_gate
+from mlops_assets.monitored_model.jobs import CHAMPION_KIND
 from mlops_assets.monitored_model.outcome import Check
-from mlops_assets.monitored_model.reconciling import difference, opened_periods, retrain_runs
+from mlops_assets.monitored_model.reconciling import FOLLOWS_TAG, difference, opened_periods, order_runs, retrain_runs
 from mlops_assets.monitored_model.scoring import champion_model
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.steps import drift_report as drift_report_step
@@ -347,7 +348,9 @@ def test_units_that_come_day_by_day_and_a_plan_that_changes_in_the_week_touch_no
     assert now == before
 
 
-def test_a_champion_that_came_after_the_week_was_opened_does_not_score_it(weeks: Weeks, begun: Path) -> None:
+def test_a_champion_that_came_after_the_week_was_opened_does_not_score_it_and_is_in_force_after_it(
+    weeks: Weeks, begun: Path
+) -> None:
     with SALES.workbench(begun, quick(), weeks.data) as bench:
         served_by = bench.partition("predictions", LAST).facts["version"]
         decided = bench.partition("champion", OPENED)
@@ -357,6 +360,9 @@ def test_a_champion_that_came_after_the_week_was_opened_does_not_score_it(weeks:
         )
         bench.write("champion", OPENED, rows.to_arrow_table(), facts=decided.facts | {"version": other})
         assert champion_model(bench, LAST).version == other
+        with dg.DagsterInstance.ephemeral() as instance:
+            (wanted,) = order_runs(bench.spec, bench.lake, bench.store, instance).runs
+        assert (wanted.kind, wanted.period, wanted.tags[FOLLOWS_TAG]) == (CHAMPION_KIND, LAST, other)
         before = bench.partition("predictions", LAST)
         again(bench, LAST)
         now = bench.partition("predictions", LAST)
