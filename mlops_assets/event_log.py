@@ -7,14 +7,17 @@ Same files, same content: an installation can change between the two at any time
 What a run is going to do, two events for most assets, is written in one transaction; and the file of a new run is the
 copy of an empty one, instead of the same forty tables and indices made again.
 
-A run's own file is opened and closed for each event, as Dagster does: closing moves the event from SQLite's journal
-into the file, and the pages that follow a run watch that file.
+While a process carries out a run it keeps the run's own file open, and leaves the moment of writing to the disk to
+the operating system: an event survives the end of the process at any point, as always, but the newest lines of a run
+may be missing after a power cut. What counts (materializations, checks, the states of runs) is in the index as well,
+which is on the disk when Dagster goes on. The pages that follow a run watch its file, so each event touches it.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.events import DagsterEventType
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine
+from sqlalchemy.event import listen
 
 if TYPE_CHECKING:
     from dagster._config import UserConfigSchema
@@ -35,6 +40,11 @@ if TYPE_CHECKING:
 
 # A process works on a run or two at a time; a page that lists many opens each once.
 ENGINES_OF_RUNS = 8
+ENDS_OF_A_RUN = (
+    DagsterEventType.PIPELINE_SUCCESS,
+    DagsterEventType.PIPELINE_FAILURE,
+    DagsterEventType.PIPELINE_CANCELED,
+)
 # Not `.db`, for Dagster takes every such file for a run; by version, as another one may want other tables.
 EMPTY = f"empty_run_{dg.__version__}.sqlite"
 # Dagster hands over what a run is going to do as one batch when this is not 0, its default.
@@ -49,6 +59,9 @@ class EventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, Engine] = OrderedDict()
+        # Runs that this process carries out.
+        self._under_way: set[str] = set()
+        self._tables: set[str] = set()
         self._batch = threading.local()
         super().__init__(base_dir, inst_data)
 
@@ -87,17 +100,50 @@ class EventLog(SqliteEventLogStorage):
         with engine.begin() as connection:
             yield connection
 
+    def has_table(self, table_name: str) -> bool:
+        """Whether the index has this table: Dagster asks for each check and materialization, and a table stays."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store an event of a run; from the run's start to its end in a file that is kept open.
+
+        A check's result goes to two tables of the index: in one transaction.
+        """
+        kind = event.dagster_event.event_type if event.dagster_event else None
+        if kind is DagsterEventType.PIPELINE_START:
+            self._reopen(event.run_id, under_way=True)
+        if kind is DagsterEventType.ASSET_CHECK_EVALUATION:
+            with self._in_one_transaction(event.run_id):
+                super().store_event(event)
+        else:
+            super().store_event(event)
+        if event.run_id in self._under_way:
+            os.utime(self.path_for_shard(event.run_id))
+            if kind in ENDS_OF_A_RUN:
+                self._reopen(event.run_id, under_way=False)
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events of a run in one transaction for each of the two files; the run's own is committed first.
+        """Store events of a run in one transaction for each of the two files.
 
         When one of them fails, Dagster tries again event by event.
         """
         (run_id,) = {event.run_id for event in events}
+        with self._in_one_transaction(run_id):
+            for event in events:
+                self.store_event(event)
+
+    @contextmanager
+    def _in_one_transaction(self, run_id: str) -> Iterator[None]:
+        """What this thread stores meanwhile is one transaction in each file; the run's own is committed first."""
+        if getattr(self._batch, "connections", None):
+            yield
+            return
         with self._db_lock, self._begin(INDEX_SHARD_NAME) as index, self._begin(run_id) as of_run:
             self._batch.connections = {run_id: of_run, INDEX_SHARD_NAME: index}
             try:
-                for event in events:
-                    self.store_event(event)
+                yield
             finally:
                 del self._batch.connections
 
@@ -126,20 +172,45 @@ class EventLog(SqliteEventLogStorage):
     def _engine(self, shard: str) -> Engine:
         engine = self._engines.pop(shard, None)
         if engine is None:
+            kept = shard == INDEX_SHARD_NAME or shard in self._under_way
             engine = create_engine(
                 self.conn_string_for_shard(shard),
-                poolclass=QueuePool if shard == INDEX_SHARD_NAME else NullPool,
+                poolclass=QueuePool if kept else NullPool,
                 connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
             )
+            if shard in self._under_way:
+                listen(engine, "connect", _do_not_wait_for_the_disk)
         self._engines[shard] = engine
         if len(self._engines) > ENGINES_OF_RUNS:
             oldest = next(name for name in self._engines if name != INDEX_SHARD_NAME)
             self._engines.pop(oldest).dispose()
         return engine
 
+    def _reopen(self, run_id: str, *, under_way: bool) -> None:
+        with self._db_lock:
+            if under_way:
+                self._under_way.add(run_id)
+            else:
+                self._under_way.discard(run_id)
+            engine = self._engines.pop(run_id, None)
+            if engine is not None:
+                engine.dispose()
+
+    def wipe(self) -> None:
+        self._forget()
+        super().wipe()
+
     def dispose(self) -> None:
         super().dispose()
+        self._forget()
+
+    def _forget(self) -> None:
         with self._db_lock:
             for engine in self._engines.values():
                 engine.dispose()
             self._engines.clear()
+
+
+def _do_not_wait_for_the_disk(connection: sqlite3.Connection, _: object) -> None:
+    # https://sqlite.org/pragma.html#pragma_synchronous: with a write-ahead log the file stays whole at any cut.
+    connection.execute("PRAGMA synchronous=NORMAL")

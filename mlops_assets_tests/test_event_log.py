@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -80,6 +82,66 @@ def test_a_runs_file_changes_with_every_event_for_the_pages_that_follow_it(insta
         seen.append(path.read_bytes())
         assert f"event {number}".encode() in seen[-1], "the event is still in the journal"
     assert len(set(seen)) == 3
+
+
+def test_who_follows_a_run_sees_each_event_while_the_run_goes_on(home: Path, instance: dg.DagsterInstance) -> None:
+    seen: set[str] = set()
+    step_seen = threading.Event()
+
+    def follow(entry: EventLogEntry, _cursor: str) -> None:
+        if entry.is_dagster_event:
+            seen.add(entry.get_dagster_event().event_type_value)
+        if "STEP_START" in seen:
+            step_seen.set()
+
+    @dg.asset
+    def page_opened(context) -> None:  # type: ignore[no-untyped-def]
+        page.watch(context.run_id, None, follow)
+
+    @dg.asset(deps=[page_opened])
+    def next_step() -> None:
+        assert step_seen.wait(60), f"seen so far: {sorted(seen)}"
+
+    # A page is another process, with a storage of its own; Dagster's own here.
+    page = SqliteEventLogStorage(str(home / "history" / "runs"))
+    try:
+        assert dg.materialize([page_opened, next_step], instance=instance).success
+    finally:
+        page.dispose()
+
+
+def test_a_killed_process_leaves_all_events_that_it_had_stored(home: Path, instance: dg.DagsterInstance) -> None:
+    program = """
+import os
+import dagster as dg
+
+@dg.asset
+def unlucky(context: dg.AssetExecutionContext) -> None:
+    context.log.info("the last words")
+    os.kill(os.getpid(), 9)
+
+with dg.DagsterInstance.get() as instance:
+    print(os.getpid(), flush=True)
+    dg.materialize([unlucky], instance=instance)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == -9, ended.stderr
+    (run,) = instance.get_runs()
+    told = [record.event_log_entry for record in log_of(instance).get_records_for_run(run.run_id).records]
+    assert told[-1].user_message == "the last words"
+    instance.report_run_failed(run)
+    assert types(log_of(instance), run.run_id)[-1] == "PIPELINE_FAILURE"
+
+
+def test_a_finished_run_is_one_whole_file_and_a_wiped_home_can_be_used_again(instance: dg.DagsterInstance) -> None:
+    storage = log_of(instance)
+    run_id = dg.materialize([numbers], instance=instance).run_id
+    path = Path(storage.path_for_shard(run_id))
+    assert [found.name for found in path.parent.glob(f"{run_id}*")] == [path.name], "a journal was left beside it"
+    instance.wipe()
+    assert not path.exists()
+    again = dg.materialize([numbers], instance=instance).run_id
+    assert "PIPELINE_SUCCESS" in types(storage, again)
 
 
 def test_what_a_run_is_going_to_do_is_stored_as_a_whole_or_one_by_one(

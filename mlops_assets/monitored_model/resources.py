@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from mlops_assets.home import Home
 from mlops_assets.incidents.lease import Lease
@@ -49,8 +49,19 @@ class StoreResource(dg.ConfigurableResource):
     """The incident store: SQLite, or PostgreSQL by URL."""
 
     url: str | None = Field(default=None, description="By default MLOPS_STORE_URL or SQLite in MLOPS_HOME.")
+    _of_this_run: Store | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Open the store once for all steps of a run."""
+        self._of_this_run = self._open()
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        self._of_this_run = None
 
     def store(self) -> Store:
+        return self._of_this_run or self._open()
+
+    def _open(self) -> Store:
         return Store(self.url or Home.from_env().store_url)
 
 
@@ -130,12 +141,12 @@ def mlflow_period_run(model: str) -> dg.ResourceDefinition:
                 "mlops.model": model,
                 "mlops.period": period,
                 "mlops.dagster_job": run.job_name,
+                PROCESS_TAG: f"{platform.node()} {os.getpid()}",
             },
         }
         opened = mlflow_tracking.resource_fn(context.replace_config(config))  # type: ignore[call-arg]
         inner = next(opened)
         run_id = inner.active_run().info.run_id
-        client.set_tag(run_id, PROCESS_TAG, f"{platform.node()} {os.getpid()}")
         _close_abandoned(client, instance, experiment_id, run.run_id)
         try:
             yield PeriodRun(client, experiment_id, run_id)

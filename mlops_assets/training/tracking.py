@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+from sqlalchemy.event import listen, remove
 
 from mlops_assets.training.search import Trial
 
@@ -57,8 +61,9 @@ def client(uri: str) -> MlflowClient:
 def initialise(uri: str, artifact_root: str | Path) -> None:
     """Create a SQLite store's schema unless it is there; only one process does (the others wait).
 
-    Fresh-database races crash MLflow, so this comes before any parallel use. Stores of other kinds (a
-    server, PostgreSQL) are set up by whoever runs them.
+    Fresh-database races crash MLflow, so this comes before any parallel use. The file is made beside its place and
+    put there whole, with a write-ahead log: a page that reads does not hold up a run that writes. Stores of other kinds
+    (a server, PostgreSQL) are set up by whoever runs them.
     """
     if not uri.startswith("sqlite:///"):
         return
@@ -72,12 +77,45 @@ def initialise(uri: str, artifact_root: str | Path) -> None:
     with FileLock(str(database) + ".lock"):
         if ready.exists() and database.exists():
             return
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        with _quiet():
-            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-            SqlAlchemyStore(uri, _as_uri(artifact_root)).engine.dispose()
+        if database.exists():
+            _create_schema(database, artifact_root)
+        else:
+            made = database.with_name(f"{database.name}.new")
+            for left_by_a_killed_process in made.parent.glob(f"{made.name}*"):
+                left_by_a_killed_process.unlink()
+            with _without_waiting_for_the_disk(made):
+                _create_schema(made, artifact_root)
+            with closing(sqlite3.connect(made)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+            with made.open("rb") as whole:
+                os.fsync(whole.fileno())
+            made.replace(database)
         ready.touch()
+
+
+def _create_schema(database: Path, artifact_root: str | Path) -> None:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    with _quiet():
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(f"sqlite:///{database}", _as_uri(artifact_root)).engine.dispose()
+
+
+@contextmanager
+def _without_waiting_for_the_disk(database: Path) -> Iterator[None]:
+    """MLflow makes its tables in several hundred transactions; nobody reads this file before it is complete."""
+
+    def connected(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            _, _, file = connection.execute("PRAGMA database_list").fetchone()
+            if file and Path(file) == database.resolve():
+                connection.execute("PRAGMA synchronous=OFF")
+
+    listen(Engine, "connect", connected)
+    try:
+        yield
+    finally:
+        remove(Engine, "connect", connected)
 
 
 def _as_uri(location: str | Path) -> str:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sqlite3
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -243,6 +245,16 @@ def test_several_processes_may_find_the_store_fresh(tmp_path):
     address = (f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts"))
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert list(pool.map(_initialise, [address] * 2)) == [1, 1]
+
+
+def test_a_store_that_a_killed_process_left_half_made_is_made_again(tmp_path):
+    (tmp_path / "mlflow.db.new").write_bytes(b"SQLite format 3, cut")
+    (tmp_path / "mlflow.db.new-journal").write_bytes(b"cut as well")
+    assert _initialise((f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts"))) == 1
+    assert not list(tmp_path.glob("*.new*"))
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_a_fingerprint_depends_on_content_alone():
