@@ -23,15 +23,36 @@ ROLES = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one role: whole periods, or some days of one."""
+    """The rows of one role: whole periods, or some days of one, or periods without some days (`but_not`)."""
 
     periods: Sequence[str]
     days: Sequence[date] = ()
+    but_not: Sequence[date] = ()
 
     def __str__(self) -> str:
         if self.days:
             return f"{len(self.days)} days of {self.days[0]}..{self.days[-1]}"
-        return self.periods[0] if len(self.periods) == 1 else f"{self.periods[0]}..{self.periods[-1]}"
+        whole = self.periods[0] if len(self.periods) == 1 else f"{self.periods[0]}..{self.periods[-1]}"
+        if self.but_not:
+            return f"{whole} without {len(self.but_not)} days of {self.but_not[0]}..{self.but_not[-1]}"
+        return whole
+
+    @classmethod
+    def from_facts(cls, stored: Mapping[str, Sequence[str]]) -> Part:
+        """A part as the facts of a challenger hold it."""
+        return cls(stored["periods"], [date.fromisoformat(day) for day in stored["days"]])
+
+    def without(self, learned: Sequence[Part]) -> Part | None:
+        """The rows that are in none of the other parts; None when there are none left."""
+        whole = {period for part in learned if not part.days for period in part.periods}
+        periods = [period for period in self.periods if period not in whole]
+        known = sorted({day for part in learned for day in part.days if not set(periods).isdisjoint(part.periods)})
+        days = [day for day in self.days if day not in known]
+        if not periods or (self.days and not days):
+            return None
+        if self.days:
+            return self if len(days) == len(self.days) else Part(self.periods, days)
+        return self if len(periods) == len(self.periods) and not known else Part(periods, but_not=known)
 
 
 @dataclass(frozen=True)
@@ -194,9 +215,10 @@ def part_sql(bench: Workbench, part: Part) -> str:
     """A SELECT of a part's rows with known target, with the columns of a features partition and the period."""
     spec = bench.spec
     conditions = [f"{identifier(spec.target.column)} IS NOT NULL"]
-    if part.days:
-        listed = ", ".join(f"DATE '{day}'" for day in part.days)
-        conditions.append(f"CAST({identifier(spec.source.time_column or '')} AS DATE) IN ({listed})")
+    for days, condition in ((part.days, "IN"), (part.but_not, "NOT IN")):
+        if days:
+            listed = ", ".join(f"DATE '{day}'" for day in days)
+            conditions.append(f"CAST({identifier(spec.source.time_column or '')} AS DATE) {condition} ({listed})")
     return f"SELECT * FROM {bench.records(FEATURES, part.periods)} WHERE {' AND '.join(conditions)}"
 
 

@@ -255,12 +255,12 @@ def test_the_schedule_opens_the_week_that_begins_and_completes_those_before(
     schedule = definitions.resolve_schedule_def("unit_sales_weekly_schedule")
     assert schedule.cron_schedule == "0 0 * * 1", "the midnight that ends Sunday"
     midnight = datetime.fromisoformat(LAST) + timedelta(weeks=1)
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         scheduled_execution_time=midnight.replace(tzinfo=UTC),
         resources={name: shared[name] for name in ("lake", "store")},
         repository_def=definitions.get_repository_def(),
-    )
-    asked = schedule.evaluate_tick(context).run_requests
+    ) as context:
+        asked = schedule.evaluate_tick(context).run_requests
     assert [request.partition_key for request in asked or []] == [LAST, f"{midnight:%Y-%m-%d}"]
 
 

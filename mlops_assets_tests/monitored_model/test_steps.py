@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.incidents.store import Cause, CauseKind
 from mlops_assets.monitored_model import learning_plan, scoring
+from mlops_assets.monitored_model.learning_plan import Part
 from mlops_assets.monitored_model.outcome import Outcome, table
 from mlops_assets.monitored_model.steps import challenger as challenger_step
 from mlops_assets.monitored_model.steps import champion as champion_step
@@ -237,6 +238,51 @@ def test_a_part_with_too_few_rows_trains_nothing_and_the_champion_stays(tmp_path
             decided = champion_step.make(bench, period).partition.facts
     assert made.reason == "too few rows to test on: 12 in 2021-04, window.min_rows is 100"
     assert (decided["decision"], decided["version"], decided["reason"]) == ("retained", "1", made.reason)
+
+
+def test_a_champion_is_not_compared_on_days_that_it_has_learned(tmp_path: Path, files: Path) -> None:
+    months = [JANUARY, FEBRUARY, MARCH, "2021-04", "2021-05"]
+    tiny_model.write_rides(files, months)
+    tiny_model.write_rides(files, ["2021-04"], since=date(2021, 4, 1))  # an odd month; the next is as before
+    window = {"train": [-3, -3], "validation": [-2, -2], "test": [-1, 0]}
+    with tiny_model.workbench(tmp_path / "home", files, tiny_model.spec(window=window)) as bench:
+        for period in months:
+            ingest(bench, period)
+            challenger_step.make(bench, period)
+            champion_step.make(bench, period)
+        parts = bench.partition("challenger", "2021-04").facts["parts"]
+        assert bench.partition("champion", "2021-04").facts["version"] == "1", "the one of April's own days"
+        assert bench.partition("challenger", "2021-05").facts["trained_on"] == "window"
+        ((compared_on, rows),) = bench.con.sql(
+            f"SELECT test_periods, test_rows FROM {bench.scan('champion', ['2021-05'])}"
+        ).fetchall()
+        learned = sorted(parts["train"]["days"] + parts["validation"]["days"])
+        assert compared_on == f"2021-04..2021-05 without {len(learned)} days of {learned[0]}..{learned[-1]}"
+        days = ", ".join(f"DATE '{day}'" for day in learned)
+        both = bench.scan("features", months[-2:])
+        ((left,),) = bench.con.sql(
+            f"SELECT count(*) FROM {both} WHERE CAST(started_at AS DATE) NOT IN ({days})"
+        ).fetchall()
+        assert rows == left < 1200
+
+
+FIRST, SECOND = date(2021, 4, 1), date(2021, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("part", "learned", "left"),
+    [
+        (Part(["a", "b"]), [Part(["x"])], Part(["a", "b"])),
+        (Part(["a", "b"]), [Part(["x"]), Part(["a"])], Part(["b"], but_not=[])),
+        (Part(["a", "b"]), [Part(["b"], [SECOND])], Part(["a", "b"], but_not=[SECOND])),
+        (Part(["a"]), [Part(["b"], [SECOND])], Part(["a"])),
+        (Part(["a"], [FIRST, SECOND]), [Part(["a"], [SECOND])], Part(["a"], [FIRST])),
+        (Part(["a"], [SECOND]), [Part(["a"], [SECOND])], None),
+        (Part(["a"]), [Part(["a"])], None),
+    ],
+)
+def test_rows_that_a_version_has_not_learned(part: Part, learned: list[Part], left: Part | None) -> None:
+    assert part.without(learned) == left
 
 
 def cause(kind: CauseKind, period: str) -> Cause:

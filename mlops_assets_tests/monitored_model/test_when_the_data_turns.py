@@ -655,13 +655,13 @@ def evaluated(history: History, name: str, cursor: str | None = None) -> Any:
 
 
 def ticked(history: History, sensor: dg.SensorDefinition, cursor: str | None = None) -> Any:
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=history.instance,
         cursor=cursor,
         resources={name: rides_graph.shared_resources()[name] for name in ("lake", "store")},
         repository_def=history.definitions.get_repository_def(),
-    )
-    return sensor.evaluate_tick(context)
+    ) as context:
+        return sensor.evaluate_tick(context)
 
 
 def skipped(history: History, name: str, cursor: str | None = None) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -129,15 +128,25 @@ def _compared(bench: Workbench, period: str, proposed: Partition, before: Partit
 
     run, metric = bench.run_required(), bench.spec.metric
     challenger_model = registry.load(run.client, bench.name, proposed.facts["version"])
-    challenger_metrics = challenger_model.metrics["test"]
-    part = _stored_part(proposed, "test")
+    challenger_metrics: Mapping[str, Any] = challenger_model.metrics["test"]
+    test = Part.from_facts(proposed.facts["parts"]["test"])
+    part: Part | None = test
     champion_metrics: Mapping[str, Any] | None = None
     if before is not None:
+        part = test.without(_learned_by(bench, before.facts["version"], period))
+        if part is None:
+            return _without_challenger(
+                bench, before, f"the champion has learned from all test rows, {test}: there is nothing to compare on"
+            )
         in_force = registry.load(run.client, bench.name, before.facts["version"])
         rows = load_split(bench, part)
-        champion_metrics = measure(
-            rows.target, scores(in_force.pipeline, rows.features, bench.spec.target), in_force.cut
-        )
+
+        def measured(model: LoadedModel) -> Mapping[str, Any]:
+            return measure(rows.target, scores(model.pipeline, rows.features, bench.spec.target), model.cut)
+
+        champion_metrics = measured(in_force)
+        if part != test:
+            challenger_metrics = measured(challenger_model)
     ours = challenger_metrics[metric]
     decision = decide(
         None if champion_metrics is None else champion_metrics[metric],
@@ -178,9 +187,16 @@ def _lost_to_baseline(proposed: Partition) -> str | None:
     )
 
 
-def _stored_part(proposed: Partition, role: str) -> Part:
-    stored = proposed.facts["parts"][role]
-    return Part(stored["periods"], [date.fromisoformat(day) for day in stored["days"]])
+def _learned_by(bench: Workbench, version: str, period: str) -> list[Part]:
+    """What the version in force has seen of the data: its train and validation rows.
+
+    Only a champion that trained on its own period's days can have learned from the test rows of a later challenger.
+    """
+    for known in reversed([p for p in bench.lake.periods(bench.name, CHALLENGER) if p < period]):
+        facts = bench.partition(CHALLENGER, known).facts
+        if facts.get("version") == version:
+            return [Part.from_facts(facts["parts"][role]) for role in ("train", "validation")]
+    return []
 
 
 def _note_outcome(bench: Workbench, period: str, model: LoadedModel, row: Mapping[str, Any]) -> None:
