@@ -125,21 +125,25 @@ def _in_remote_file(spec: ModelSpec, lake: Lake, wanted: Sequence[str], signatur
     return found
 
 
-def missing_periods(spec: ModelSpec, lake: Lake, store: Store, periods: Sequence[str], now: datetime) -> list[str]:
-    """Periods after the first ingested one, over for longer than the grace time, that no file is there for.
+def missing_periods(
+    spec: ModelSpec, lake: Lake, store: Store, periods: Sequence[str], now: datetime, arrived: Sequence[Arrival] = ()
+) -> list[str]:
+    """Periods after the first ingested one, over for longer than the grace time, that no data is there for.
 
-    Each is a data outage: its incident is opened once.
+    Each is a data outage: its incident is opened once. `arrived` are the periods that only wait to be made.
     """
     ingested = lake.periods(spec.name, spec.raw_table)
     if not ingested:
         return []
     missing = []
-    for period in [known for known in periods if known > ingested[0] and known not in set(ingested)]:
+    there = {*ingested, *(arrival.period for arrival in arrived)}
+    for period in [known for known in periods if known > ingested[0] and known not in there]:
         if spec.calendar.end(period) + timedelta(days=spec.grace) > now:
             continue
         if spec.source.per_period and _signature(_place(spec, period)) is not None:
             continue
-        sentence = f"no file of {period} has arrived {spec.grace} days after its end"
+        what = f"no file of {period} has" if spec.source.per_period else f"{spec.source.path}: no rows of {period} have"
+        sentence = f"{what} arrived {spec.grace} days after its end"
         store.found(
             spec.name,
             period,

@@ -126,12 +126,13 @@ def _new_data(
             return dg.SensorResult(skip_reason=paused, cursor=context.cursor)
         seen: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
         keys = list(periods.get_partition_keys())
-        plan = period_runs(spec, lake, store, context.instance, arrivals(spec, lake, keys, seen))
-        missing = missing_periods(spec, lake, store, keys, datetime.now())
+        arrived = arrivals(spec, lake, keys, seen)
+        plan = period_runs(spec, lake, store, context.instance, arrived)
+        missing = missing_periods(spec, lake, store, keys, datetime.now(), arrived)
         requests = [
             dg.RunRequest(run_key=wanted.run_key, partition_key=wanted.period, tags=wanted.tags) for wanted in plan.runs
         ]
-        outage = f"no file of {', '.join(missing)} has arrived: a data outage" if missing else ""
+        outage = f"no data of {', '.join(missing)} has arrived: a data outage" if missing else ""
         note = "; ".join(filter(None, [plan.message, outage])) or "no new or changed file"
         return dg.SensorResult(
             run_requests=requests, skip_reason=None if requests else note, cursor=json.dumps(seen, sort_keys=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from mlops_assets.home import Home
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake
-from mlops_assets.monitored_model.arrivals import arrivals
+from mlops_assets.monitored_model.arrivals import arrivals, missing_periods
 from mlops_assets.monitored_model.outcome import Check
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.steps import features as features_step
@@ -163,6 +164,28 @@ def test_without_a_next_month_the_newest_says_that_the_file_is_unreadable(bench:
     made(bench, "2021-02")
     assert found(bench, seen, MONTHS[:2]) == []
     assert seen
+
+
+# -- rows that are missing
+
+
+def test_months_that_wait_to_be_made_are_no_outage_and_those_without_rows_are(bench: Workbench, file: Path) -> None:
+    def missing(seen: dict[str, str]) -> list[str]:
+        arrived = arrivals(bench.spec, bench.lake, MONTHS, seen)
+        return missing_periods(bench.spec, bench.lake, bench.store, MONTHS, datetime(2021, 8, 1), arrived)
+
+    file.write_bytes(csv(dict.fromkeys(MONTHS, 50)))
+    made(bench, "2021-01")
+    assert missing({}) == []
+    assert bench.store.incidents() == []
+    file.write_bytes(csv({"2021-01": 50, "2021-02": 50, "2021-04": 50}))
+    assert missing({}) == ["2021-03"]
+    (incident,) = bench.store.incidents()
+    assert (incident.period, incident.kind) == ("2021-03", "outage")
+    assert incident.reasons == [{"sentence": "rides.csv: no rows of 2021-03 have arrived 10 days after its end"}]
+    made(bench, "2021-02", "2021-04")
+    seen: dict[str, str] = {}
+    assert missing(seen) == missing(seen) == ["2021-03"], "also when the file is not looked at again"
 
 
 # -- a file far away

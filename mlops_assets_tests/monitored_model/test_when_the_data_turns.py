@@ -684,7 +684,7 @@ def test_sensors_skip_with_a_sentence_when_nothing_is_due(own_history: History) 
     assert skipped(own_history, "rides_plan_b") == "what is served is what the gates say"
     assert skipped(own_history, "rides_retrain") == "there is no cause for retraining"
     assert skipped(own_history, "rides_champion_orders") == "nobody has ordered a champion"
-    assert str(skipped(own_history, "rides_new_data")).startswith("no file of 2021-07, 2021-08, ")
+    assert str(skipped(own_history, "rides_new_data")).startswith("no data of 2021-07, 2021-08, ")
 
 
 def test_sensors_ask_for_what_reconciling_says_and_duplicate_ticks_have_the_same_keys(own_history: History) -> None:
