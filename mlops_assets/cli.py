@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlops_assets.lake.store import Lake
     from mlops_assets.monitored_model.backfill import PeriodRunResult
     from mlops_assets.monitoring import PeriodStatus
-    from mlops_assets.simulation.batches import Batch
+    from mlops_assets.simulation.batches import Batch, SimulatedModel
 
 DEFS = Path(__file__).parent / "defs"
 DEMO_MODEL = "green_taxi"
@@ -117,13 +117,31 @@ def simulate(
             highlight=False,
         )
     elif to is None or to.resolve() == data_dir():
-        console.print(f"Next: mlops-assets backfill {found.name} {wanted[0]}..{wanted[-1]}", highlight=False)
+        for line in _to_be_made(found, wanted):
+            console.print(line, highlight=False)
 
 
 def _batch_line(batch: Batch) -> str:
     drift = f"  drift {', '.join(batch.drifts)}" if batch.drifts else ""
     before = {None: "", "replaced": "  (replaced)", "the same": "  (was there)"}[batch.before]
     return f"{batch.positive_share:6.1%} positive{drift}{before}"
+
+
+def _to_be_made(model: SimulatedModel, drawn: Sequence[str]) -> list[str]:
+    """How to make the drawn periods that can be made by now, and from when on the others can."""
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC).replace(tzinfo=None)
+    ready = [period for period in drawn if model.can_be_made_from(period) <= now]
+    later = drawn[len(ready) :]
+    lines = [f"Next: mlops-assets backfill {model.name} {ready[0]}..{ready[-1]}"] if ready else []
+    if later:
+        first = f"{model.can_be_made_from(later[0]):%Y-%m-%d} (UTC) on"
+        if len(later) == 1:
+            lines.append(f"{later[0]} is not over yet: it can be made from {first}.")
+        else:
+            lines.append(f"{later[0]}..{later[-1]} are not over yet: they can be made one by one, from {first}.")
+    return lines
 
 
 def _told_of_simulation(model: str, about: str, table: Path | None) -> str:

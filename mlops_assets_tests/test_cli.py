@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mlops_assets.cli import main
+from mlops_assets.lake.periods import Calendar
 from mlops_assets.lake.store import Lake
 from mlops_assets_tests import rides_graph, tiny_model
+from mlops_assets_tests.simulation import clinic
 
 COMMANDS = ("backfill", "simulate", "status", "sql", "incidents", "champion", "retrain", "reset", "dev", "demo")
 HEAVY = ("dagster", "pandas", "mlflow", "duckdb", "pyarrow", "sklearn", "numpy", "pydantic", "rich")
@@ -188,6 +191,39 @@ def test_simulate_writes_files_below_the_home_and_says_that_they_are_synthetic(h
     assert "(was there)" in again.output
     assert (files / "ed_visits_2025-02.parquet").read_bytes() == written["ed_visits_2025-02.parquet"]
     assert "Delete downloads" in run("reset", answer="n\n").output
+
+
+@pytest.mark.parametrize(
+    ("over", "drawn", "told"),
+    [
+        (2, 2, ["Next: mlops-assets backfill clinic {0}..{1}"]),
+        (2, 3, ["Next: mlops-assets backfill clinic {0}..{1}", "{2} is not over yet: it can be made from {then}."]),
+        (
+            1,
+            3,
+            [
+                "Next: mlops-assets backfill clinic {0}..{0}",
+                "{1}..{2} are not over yet: they can be made one by one, from {then}.",
+            ],
+        ),
+        (0, 1, ["{0} is not over yet: it can be made from {then}."]),
+        (0, 2, ["{0}..{1} are not over yet: they can be made one by one, from {then}."]),
+    ],
+)
+def test_simulate_draws_months_that_are_not_over_but_tells_to_make_only_those_that_are(
+    over: int, drawn: int, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calendar = Calendar("monthly")
+    now = datetime.now(UTC)
+    months = calendar.window(calendar.of(now), (-over, drawn - over - 1))
+    folder = clinic.write_folder(tmp_path, defs=clinic.DEFS | {"start": months[0], "end": None})
+    monkeypatch.setattr("mlops_assets.cli.DEFS", folder.parent)
+    result = run("simulate", "clinic", "--rows", "20", "--months", str(drawn))
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert [line[:7] for line in lines[:drawn]] == months
+    then = f"{calendar.end(calendar.of(now)):%Y-%m-%d} (UTC) on"
+    assert lines[drawn + 2 :] == [line.format(*months, then=then) for line in told]
 
 
 def test_simulate_says_when_its_files_will_not_be_read(

@@ -221,7 +221,9 @@ class Reading:
         outside: rows of another period or of none; None when the file has no time column.
         duplicates: rows that are copies of an earlier row in every column of the source. Above five million
             rows it is estimated, from all rows whose hash falls into a sample of hashes.
-        rows_digest: digest of the period's rows, whatever their order, when the file holds other periods too.
+        rows_digest: digest of the period's rows, whatever their order, when the file holds other periods too. Of a
+            period's own file, where nothing in it needs to say which period it is (no time column, or one that
+            `query` computes): digest of its rows without their time.
         missing_days: days of the period without any row, where the source declares how many there may be.
     """
 
@@ -630,7 +632,12 @@ def _read_open(
             int(whole["rows"]),
         )
     columns = ", ".join(f"{cast.value} AS {identifier(cast.name)}" for cast in casts)
-    digests = {} if source.per_period else _digests_by_period(scan, where, casts, when or "", calendar, con)
+    if not source.per_period:
+        rows_digest = _digests_by_period(scan, where, casts, when or "", calendar, con).get(period)
+    elif source.query or not source.time_column:
+        rows_digest = _digest([cast for cast in casts if cast.name != source.time_column], scan, con)
+    else:
+        rows_digest = None
     missing_days = _missing_days(scan, where, when or "", period, calendar, con) if _counts_days(source, facts) else ()
     return Reading(
         reader=query_batches(
@@ -644,7 +651,7 @@ def _read_open(
         problems=tuple(problems),
         outside=outside,
         duplicates=duplicates,
-        rows_digest=digests.get(period),
+        rows_digest=rows_digest,
         missing_days=missing_days,
     )
 
@@ -664,13 +671,20 @@ def _missing_days(
 def _digests_by_period(
     scan: _Scan, where: str, casts: Sequence[_Cast], when: str, calendar: Calendar, con: duckdb.DuckDBPyConnection
 ) -> dict[str, str]:
+    begins = f"date_trunc('{'month' if calendar.cadence == 'monthly' else 'week'}', ({when})::TIMESTAMP)"
+    found = con.sql(f"SELECT {begins}, {_digest_sql(casts)} FROM {scan.sql}{where} GROUP BY ALL").fetchall()
+    return {calendar.of(start): f"{rows}-{total}" for start, rows, total in found if start is not None}
+
+
+def _digest(casts: Sequence[_Cast], scan: _Scan, con: duckdb.DuckDBPyConnection) -> str:
+    ((rows, total),) = con.sql(f"SELECT {_digest_sql(casts)} FROM {scan.sql}").fetchall()
+    return f"{rows}-{total}"
+
+
+def _digest_sql(casts: Sequence[_Cast]) -> str:
     # MD5, because DuckDB's own hash may change with its version, and then every period would look changed.
     cells = " || chr(31) || ".join(f"coalesce(({cast.value})::VARCHAR, chr(0))" for cast in casts)
-    begins = f"date_trunc('{'month' if calendar.cadence == 'monthly' else 'week'}', ({when})::TIMESTAMP)"
-    found = con.sql(
-        f"SELECT {begins}, count(*), sum(md5_number_lower({cells})::HUGEINT) FROM {scan.sql}{where} GROUP BY ALL"
-    ).fetchall()
-    return {calendar.of(start): f"{rows}-{total}" for start, rows, total in found if start is not None}
+    return f"count(*), sum(md5_number_lower({cells})::HUGEINT)"
 
 
 def _casts(source: Source, scan: _Scan, con: duckdb.DuckDBPyConnection) -> list[_Cast]:

@@ -51,6 +51,12 @@ def served_ahead(lake: Lake, model: str, period: str) -> bool:
     return bool(features is not None and features.facts.get("opened") and served is not None and served.rows)
 
 
+def awaits_outcomes(lake: Lake, model: str, period: str) -> bool:
+    """Whether a period was opened, and its outcomes are not known yet."""
+    features = lake.find(model, FEATURES, period)
+    return features is not None and bool(features.facts.get("opened") and not features.facts.get("outcomes"))
+
+
 def newest_to_train(lake: Lake, model: str) -> str | None:
     """The newest period that may have outcomes: one that was opened and still waits for them is passed over.
 
@@ -61,8 +67,7 @@ def newest_to_train(lake: Lake, model: str) -> str | None:
     leads = any(features.facts.get("opened") for features in made)
     for period, features in zip(reversed(periods), reversed(made), strict=True):
         unusable = features.reason or features.facts.get("quality_failure")
-        waits = features.facts.get("opened") and not features.facts.get("outcomes")
-        if not waits and not (leads and unusable):
+        if not awaits_outcomes(lake, model, period) and not (leads and unusable):
             return period
     return None
 

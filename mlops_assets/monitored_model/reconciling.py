@@ -18,7 +18,13 @@ from mlops_assets.incidents.gate import Gate
 from mlops_assets.incidents.store import IncidentKind, Store
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.arrivals import Arrival
-from mlops_assets.monitored_model.gates import champion_before, newest_to_train, period_gates, records_to_serve
+from mlops_assets.monitored_model.gates import (
+    awaits_outcomes,
+    champion_before,
+    newest_to_train,
+    period_gates,
+    records_to_serve,
+)
 from mlops_assets.monitored_model.graph import graph, inputs_of
 from mlops_assets.monitored_model.jobs import (
     CAUSE_TAG,
@@ -40,6 +46,7 @@ from mlops_assets.monitored_model.tables import (
     FEATURES,
     PERFORMANCE,
     SERVED_PREDICTIONS,
+    WAITS_FOR,
 )
 
 MAX_ATTEMPTS = 4
@@ -239,7 +246,8 @@ def period_runs(
             store.close_by_itself(spec.name, incident.period, "period_failed", "the period has been made")
     for period in sorted({*new, *lake.periods(spec.name, spec.raw_table)}):
         arrival = new.get(period)
-        if arrival is None and is_whole(spec, lake, period):
+        opens = _can_be_opened(spec, lake, period)
+        if arrival is None and not opens and is_whole(spec, lake, period):
             continue
         # Asked before the ended runs are read, so that a run that ends in between is among one of the two.
         busy = run_under_way(instance, spec.name, period)
@@ -253,7 +261,7 @@ def period_runs(
             due = not of_this_file or failures > 0
         else:
             failures = _failures_at_the_end(ended)
-            due = failures > 0
+            due = failures > 0 or opens
         if not due:
             continue
         if failures >= MAX_ATTEMPTS:
@@ -265,7 +273,7 @@ def period_runs(
         if wait > 0:
             plan.notes.append(f"{period}: attempt {failures + 1} in {wait:.0f} s; later periods wait for it")
             return plan
-        why = arrival.why if arrival is not None else "its run broke off"
+        why = arrival.why if arrival is not None else "what it looks back at is known" if opens else "its run broke off"
         tags = {CAUSE_TAG: f"{period}: {why}"} | ({ARRIVAL_TAG: arrival.signature} if arrival is not None else {})
         key = f"{period}:{arrival.signature if arrival is not None else 'again'}:{len(ended) + 1}"
         plan.runs.append(Wanted(PERIOD_KIND, period, key, tags))
@@ -294,15 +302,23 @@ def is_whole(spec: ModelSpec, lake: Lake, period: str) -> bool:
     return True
 
 
+def _can_be_opened(spec: ModelSpec, lake: Lake, period: str) -> bool:
+    """Whether a period has waited for the outcomes of an earlier one, and they are known now."""
+    features = lake.find(spec.name, FEATURES, period) if spec.lead else None
+    awaited = features.facts.get(WAITS_FOR) if features is not None else None
+    return awaited is not None and not awaits_outcomes(lake, spec.name, awaited)
+
+
 def opened_periods(spec: ModelSpec, lake: Lake, moment: datetime) -> list[str]:
-    """The periods that were opened before their outcomes were known, are over by `moment`, and still have none."""
+    """The periods that were (or could not be) opened before their outcomes were known, and are over by `moment`."""
     if not spec.lead:
         return []
     made = {period: lake.partition(spec.name, FEATURES, period) for period in lake.periods(spec.name, FEATURES)}
     return [
         period
         for period, features in made.items()
-        if features.facts.get("opened") and not features.facts["outcomes"] and spec.calendar.end(period) <= moment
+        if (awaits_outcomes(lake, spec.name, period) or features.facts.get(WAITS_FOR))
+        and spec.calendar.end(period) <= moment
     ]
 
 
@@ -354,8 +370,7 @@ def _behind(spec: ModelSpec, lake: Lake) -> tuple[str, str] | None:
     if not spec.lead:
         return None
     for period in lake.periods(spec.name, CHAMPION):
-        features = lake.find(spec.name, FEATURES, period)
-        if features is None or not features.facts.get("opened") or features.facts.get("outcomes"):
+        if not awaits_outcomes(lake, spec.name, period):
             continue
         decided = lake.partition(spec.name, CHAMPION, period).facts
         before = champion_before(lake, spec.name, period)

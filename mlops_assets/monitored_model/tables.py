@@ -12,6 +12,8 @@ SERVED_PREDICTIONS = "served_predictions"
 PERFORMANCE = "performance"
 
 # What computed the features, among the facts of their partition and of the predictions made from them.
+# The period whose outcomes a period that is to be opened waits for, in the facts of its features.
+WAITS_FOR = "waits_for"
 DEFINITION = "definition"
 # Which causes a challenger was trained for, among the facts of its partition.
 CAUSE_IDS = "cause_ids"

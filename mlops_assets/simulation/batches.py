@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class SimulatedModel:
     calendar: Calendar
     start: str
     end: str | None
+    lead: int
     folder: Path
 
     @cached_property
@@ -78,7 +80,7 @@ class SimulatedModel:
         return {name: kind for name, kind in self.source.schema.items() if name not in own}
 
     def periods(self, text: str) -> list[str]:
-        """The periods of `12` (so many from the first on), of `FROM..TO`, or of a single one.
+        """The periods of `12` (so many from the first on), of `FROM..TO`, or of a single one; they need not be over.
 
         Raises SimulationError when the text is none of these, or names periods outside of the model's.
         """
@@ -93,11 +95,15 @@ class SimulatedModel:
                 raise SimulationError(f"{error}; or give a number: 12 is the first twelve periods") from error
         outside = [p for p in wanted if p < self.start or (self.end is not None and p > self.end)]
         if outside:
-            last = self.end or "today"
+            own = f"are {self.start} to {self.end}" if self.end is not None else f"begin with {self.start}"
             raise SimulationError(
-                f"{self.name} has no period {', '.join(outside)}; its periods are {self.start} to {last}"
+                f"{self.name} has no period {', '.join(outside)}; its periods {own} (start and end in defs.yaml)"
             )
         return wanted
+
+    def can_be_made_from(self, period: str) -> datetime:
+        """The moment (UTC, naive) from which Dagster has the period's partition: when it is over, or `lead` earlier."""
+        return self.calendar.end(self.calendar.shift(period, -self.lead))
 
     def drift(self, text: str) -> StartingDrift:
         """The drift of `NAME`, `NAME:PERIOD` or `NAME:PERIOD:STRENGTH`. Raises SimulationError."""
@@ -157,9 +163,10 @@ def simulated_model(folder: Path) -> SimulatedModel:
         calendar = Calendar(declared.get("cadence", "monthly"))
         source = Source.model_validate(declared["source"])
         name, start, end = declared["name"], str(declared["start"]), declared.get("end")
+        lead = int(declared.get("lead", 0))
     except (KeyError, ValueError, ValidationError) as error:
         raise SimulationError(f"{folder / 'defs.yaml'} declares no model that could be simulated: {error}") from error
-    return SimulatedModel(name, source, calendar, start, None if end is None else str(end), folder)
+    return SimulatedModel(name, source, calendar, start, None if end is None else str(end), lead, folder)
 
 
 def find_model(name: str, folders: Sequence[Path]) -> SimulatedModel:

@@ -47,7 +47,7 @@ def read_table(path: Path, columns: Mapping[str, str], missing: list[str]) -> Re
 
     Args:
         columns: names with their DuckDB types. They are found whatever their case; other columns are ignored.
-        missing: texts that stand for a missing value, beside the empty one.
+        missing: texts that stand for a missing value, beside the empty one; blanks around them don't matter.
 
     Raises:
         SimulationError: the file is not there, is no CSV, lacks columns, or holds values of another type.
@@ -57,7 +57,11 @@ def read_table(path: Path, columns: Mapping[str, str], missing: list[str]) -> Re
     if not path.is_file():
         raise SimulationError(f"there is no file {path}; give the path of the table as CSV with a header")
     nulls = ", ".join(quoted(text) for text in dict.fromkeys(["", *missing]))
-    scan = f"read_csv({quoted(str(path))}, header = true, all_varchar = true, nullstr = [{nulls}])"
+    # Not by read_csv's nullstr: it takes a missing value with blanks around for a text.
+    scan = (
+        f"(SELECT CASE WHEN trim(COLUMNS(*)) NOT IN ({nulls}) THEN COLUMNS(*) END "
+        f"FROM read_csv({quoted(str(path))}, header = true, all_varchar = true))"
+    )
     with duckdb.connect() as con:
         try:
             names = {name.lower(): name for name, *_ in con.sql(f"DESCRIBE SELECT * FROM {scan}").fetchall()}
@@ -108,7 +112,8 @@ def _check_columns(path: Path, names: Mapping[str, str], columns: Mapping[str, s
 def _check_values(con: Any, scan: str, path: Path, found: Mapping[str, str], columns: Mapping[str, str]) -> None:
     """Refuse values of another type: read as missing or rounded, they would be lost without a word."""
     numbers = {name: f"TRY_CAST({identifier(found[name])} AS DOUBLE)" for name in columns if _is_number(columns[name])}
-    told = _counted(con, scan, found, {name: f"{number} IS NULL" for name, number in numbers.items()})
+    # `nan` and `inf` are DOUBLE to DuckDB.
+    told = _counted(con, scan, found, {name: f"isfinite({number}) IS NOT TRUE" for name, number in numbers.items()})
     if told:
         raise SimulationError(
             f"{path.name} holds values that are no numbers: {told}. If they mark missing values, list them under "

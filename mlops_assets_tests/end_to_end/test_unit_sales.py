@@ -136,7 +136,7 @@ def test_each_article_has_both_scenarios_and_the_planned_one_alone_has_an_outcom
 
 
 def test_no_row_of_the_week_or_later_can_change_a_feature_but_the_plan(tmp_path: Path) -> None:
-    week = WEEKS[4]
+    week, spec = "2016-02-01", SALES.declared(start="2015-01-05")
     table = wide()
     changed = table.copy()
     later = table["DATE"] >= week
@@ -145,9 +145,14 @@ def test_no_row_of_the_week_or_later_can_change_a_feature_but_the_plan(tmp_path:
     changed.loc[after, [name for name in table.columns if name.startswith("PROMO_")]] = "1"
     found = []
     for number, data in enumerate((DATA, write(tmp_path / "data", changed))):
-        with SALES.workbench(tmp_path / str(number), quick(), data) as bench:
-            found.append(made(bench, week))
+        with SALES.workbench(tmp_path / str(number), spec, data) as bench:
+            for weeks_back in ((-53, -52), (-4, 0)):
+                for known in spec.calendar.window(week, weeks_back):
+                    raw_step.make(bench, known)
+            features_step.make(bench, week)
+            found.append(rows_of(bench, "features", week))
     before, now = found
+    assert before[["units_1_week_ago", "units_52_weeks_ago", "mean_units_52_weeks"]].notna().to_numpy().all()
     columns = [name for name in before.columns if name != "units"]
     pd.testing.assert_frame_equal(before[columns], now[columns])
     sold = now.loc[now["planned"], "units"]
@@ -444,15 +449,24 @@ def judged(tmp_path: Path, table: pd.DataFrame, week: str, **options: Any) -> di
     return {check.name: check for outcome in outcomes for check in outcome.checks}
 
 
-def test_a_week_with_missing_days_is_quarantined_and_holidays_are_none(tmp_path: Path) -> None:
+def test_a_week_with_missing_days_is_quarantined_and_holidays_are_a_warning(tmp_path: Path) -> None:
     table = wide()
     christmas = judged(tmp_path / "christmas", table, "2018-12-24")["volume"]
-    assert christmas.passed
-    assert christmas.metadata["days_without_rows"] == "2018-12-25, 2018-12-26"
+    assert (christmas.passed, christmas.severity) == (False, "WARN")
+    assert christmas.description.startswith("No row in 2018-12-24 of 2018-12-25, 2018-12-26. Up to 2 days may be")
+    assert judged(tmp_path / "whole", table, FIRST)["volume"].passed
     days = table.loc[in_week(table, FIRST), "DATE"].tolist()
     cut = judged(tmp_path / "cut", table[~table["DATE"].isin(days[2:5])], FIRST)["volume"]
     assert (cut.passed, cut.severity) == (False, "ERROR")
     assert f"3 days of {FIRST} have no row ({', '.join(days[2:5])})" in cut.description
+
+
+def test_a_day_without_its_date_is_told_by_each_week(tmp_path: Path) -> None:
+    table = wide()
+    table.loc[table.index[in_week(table, FIRST)][2], "DATE"] = ""
+    for number, week in enumerate((FIRST, WEEKS[1])):
+        check = judged(tmp_path / str(number), table, week)["in_period"]
+        assert (check.passed, check.severity, check.metadata["rows_without_time"]) == (False, "WARN", 118)
 
 
 def test_days_that_occur_twice_are_an_error_that_names_the_key(tmp_path: Path) -> None:

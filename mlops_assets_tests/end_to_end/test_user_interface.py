@@ -6,14 +6,8 @@ The tiny model's world turns on 2021-04-11. One deployment serves all tests of t
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,8 +16,7 @@ from mlops_assets.home import Home
 from mlops_assets.monitored_model.runs import run_outcome
 from mlops_assets.monitoring import periods as statuses
 from mlops_assets_tests import rides_graph
-from mlops_assets_tests.end_to_end import automation
-from mlops_assets_tests.end_to_end.processes import free_ports, running, wait_for
+from mlops_assets_tests.end_to_end.deployment import LOCATION, REPOSITORY, Deployment, asset, deployed
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -45,49 +38,12 @@ CHECKS = {
     "served_complete",
     "performance_within_limits",
 }
-# The location's name must be that of workspace.yaml, which runs of the command line are linked to.
-LOCATION = "mlops_assets"
-REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION}
-FINISHED = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 # An asset backfill takes what depends on its periods along, to the last period of the model: 2021-07 has nothing after.
 LAST = "2021-07"
 PROJECT = f"""
 from mlops_assets_tests import rides_graph, tiny_model
 
 defs = rides_graph.definitions(tiny_model.spec(end="{LAST}"))
-"""
-WORKSPACE = f"""
-load_from:
-  - python_file:
-      relative_path: project.py
-      location_name: {LOCATION}
-"""
-
-LAUNCH_BACKFILL = """
-mutation($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-    ... on UnauthorizedError { message }
-  }
-}
-"""
-BACKFILL_STATUS = """
-query($id: String!) {
-  partitionBackfillOrError(backfillId: $id) {
-    ... on PartitionBackfill { status error { message } }
-  }
-}
-"""
-LAUNCH_RUN = """
-mutation($params: ExecutionParams!) {
-  launchPipelineExecution(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-  }
-}
 """
 JOB_RUNS = """
 query {
@@ -102,59 +58,12 @@ query {
 """
 
 
-@dataclass(frozen=True)
-class Deployment:
-    """A running webserver and daemon over one home."""
-
-    url: str
-    home: Home
-    data: Path
-    log: Path
-
-    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            found = json.load(answer)
-        assert "errors" not in found, found["errors"]
-        return found["data"]
-
-    def instance(self) -> DagsterInstance:
-        return automation.instance_of(self.home)
-
-    def backfill(self, seconds: float, **params: Any) -> str:
-        """Launch a backfill, wait until it is done, return its id."""
-        launched = self.graphql(LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
-        assert launched["__typename"] == "LaunchBackfillSuccess", launched
-        backfill_id = launched["backfillId"]
-
-        def done() -> bool:
-            found = self.graphql(BACKFILL_STATUS, id=backfill_id)["partitionBackfillOrError"]
-            assert not found["error"], found["error"]
-            return found["status"] in FINISHED
-
-        wait_for(done, seconds, f"backfill {backfill_id} of {params.get('partitionNames')}", self.log)
-        return backfill_id
-
-    def click(self, names: Sequence[str], period: str) -> str:
-        """Materialize assets of one period as their page does, wait until it is done, return the run's id."""
-        selection = [asset(name) for name in names]
-        params = {
-            "selector": {**REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": selection},
-            "runConfigData": {},
-            "mode": "default",
-            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": period}]},
-        }
-        launched = self.graphql(LAUNCH_RUN, params=params)["launchPipelineExecution"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        run_id = launched["run"]["runId"]
-        with self.instance() as instance:
-            wait_for(lambda: instance.get_run_by_id(run_id).is_finished, 300, f"run {run_id}", self.log)
-        return run_id
-
-    def page_of(self, asset: str, view: str, **query: str) -> str:
-        more = "".join(f"&{name}={value}" for name, value in query.items())
-        return f"{self.url}/assets/rides/{asset}?view={view}{more}"
+WORKSPACE = f"""
+load_from:
+  - python_file:
+      relative_path: project.py
+      location_name: {LOCATION}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -165,37 +74,14 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     rides_graph.write_turning_rides(data)
     (root / "project.py").write_text(PROJECT)
     (root / "workspace.yaml").write_text(WORKSPACE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("DAGSTER_HOME", raising=False)
-        dagster_home = home.prepare_dagster()
-    (port,) = free_ports(1)
-    environment = {
-        "MLOPS_HOME": str(home.root),
-        "MLOPS_DATA_DIR": str(data),
-        "DAGSTER_HOME": str(dagster_home),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(root / "workspace.yaml")]
-    log = root / "dagster.log"
-    with running([*command, "--host", "127.0.0.1", "--port", str(port)], environment, log) as process:
-        found = Deployment(f"http://127.0.0.1:{port}", home, data, log)
-
-        def ready() -> bool:
-            assert process.poll() is None, log.read_text()[-3000:]
-            try:
-                return "repositoriesOrError" in found.graphql("{ repositoriesOrError { __typename } }")
-            except (urllib.error.URLError, OSError):
-                return False
-
-        wait_for(ready, 120, "the webserver", log)
+    with deployed(root / "workspace.yaml", home, data, root / "dagster.log") as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def backfilled(deployment: Deployment) -> Deployment:
     """The deployment after a backfill of the period job, as from its page."""
-    selector = {"partitionSetName": "rides_monthly_partition_set", "repositorySelector": REPOSITORY}
-    deployment.backfill(300, selector=selector, partitionNames=MONTHS)
+    deployment.wait_for_backfill(deployment.backfill_job("rides_monthly", MONTHS), 300)
     return deployment
 
 
@@ -254,7 +140,7 @@ def test_the_lineage_page_shows_the_whole_graph(backfilled: Deployment, page: Pa
 
 
 def test_the_severe_months_report_shows_its_table_and_its_pictures(backfilled: Deployment, page: Page) -> None:
-    page.goto(backfilled.page_of("drift_report", "partitions", partition=SEVERE))
+    page.goto(page_of(backfilled, "drift_report", "partitions", partition=SEVERE))
     page.get_by_text("since", exact=True).first.wait_for(timeout=30_000)
     assert page.get_by_text("severe", exact=True).count() >= 1
     assert page.get_by_text("2021-04-11").count() >= 1
@@ -281,7 +167,7 @@ def entry(page: Page, name: str) -> Any:
 
 
 def test_the_checks_page_shows_which_month_failed(backfilled: Deployment, page: Page) -> None:
-    page.goto(backfilled.page_of("drift_report", "checks", checkDetail="drift_within_limits"))
+    page.goto(page_of(backfilled, "drift_report", "checks", checkDetail="drift_within_limits"))
     # The check's own tabs, which come after the asset's.
     page.get_by_text("Execution history").wait_for(timeout=30_000)
     page.get_by_text("Partitions", exact=True).last.click()
@@ -306,7 +192,8 @@ def test_a_backfill_of_assets_makes_them(backfilled: Deployment) -> None:
     from mlops_assets.lake.store import Lake
 
     names = ["raw_rides", "features", "profile"]
-    backfilled.backfill(300, assetSelection=[asset(name) for name in names], partitionNames=[LAST])
+    launched = backfilled.backfill(assetSelection=[asset("rides", name) for name in names], partitionNames=[LAST])
+    backfilled.wait_for_backfill(launched, 300)
     lake = Lake(backfilled.home.lake_url)
     for name in names:
         assert lake.partition("rides", name, LAST).rows > 0
@@ -317,7 +204,7 @@ def test_assets_by_a_click_give_the_same_records_as_the_job(backfilled: Deployme
     from mlops_assets.lake.store import Lake
     from mlops_assets.training import tracking
 
-    run_id = backfilled.click(rides_graph.TABLES[3:], LAST)
+    run_id = backfilled.click("rides", rides_graph.TABLES[3:], LAST)
     made = {line.period: line for line in statuses(Lake(backfilled.home.lake_url), "rides")}
     with backfilled.instance() as instance:
         assert run_outcome(instance, run_id) == "success", made
@@ -338,11 +225,12 @@ def test_one_asset_made_again_by_a_click_gives_the_same_rows(backfilled: Deploym
 
     lake = Lake(backfilled.home.lake_url)
     before = {name: lake.partition("rides", name, "2021-05").digest for name in rides_graph.TABLES}
-    run_id = backfilled.click(["predictions"], "2021-05")
+    run_id = backfilled.click("rides", ["predictions"], "2021-05")
     with backfilled.instance() as instance:
         assert run_outcome(instance, run_id) == "success"
     assert {name: lake.partition("rides", name, "2021-05").digest for name in rides_graph.TABLES} == before
 
 
-def asset(name: str) -> dict[str, list[str]]:
-    return {"path": ["rides", name]}
+def page_of(deployment: Deployment, asset: str, view: str, **query: str) -> str:
+    more = "".join(f"&{name}={value}" for name, value in query.items())
+    return f"{deployment.url}/assets/rides/{asset}?view={view}{more}"

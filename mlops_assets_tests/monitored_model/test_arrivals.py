@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import duckdb
 import fsspec
 import pytest
@@ -16,7 +17,8 @@ from mlops_assets.home import Home
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.arrivals import arrivals, missing_periods
-from mlops_assets.monitored_model.outcome import Check
+from mlops_assets.monitored_model.outcome import Check, table
+from mlops_assets.monitored_model.reconciling import opened_periods, period_runs
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.steps import features as features_step
 from mlops_assets.monitored_model.steps import raw as raw_step
@@ -25,6 +27,7 @@ from mlops_assets_tests import tiny_model
 
 MONTHS = ["2021-01", "2021-02", "2021-03", "2021-04"]
 BAD_DATE = "15/01/2021,10,1,1,2"
+LOOKS_BACK = f"{tiny_model.SQL} AND started_at >= period_start()"
 
 
 def spec(path: str = "rides.csv", **changes: Any) -> ModelSpec:
@@ -245,6 +248,66 @@ def test_an_opened_month_of_a_remote_file_is_completed(far: tuple[Workbench, Any
     made(bench, "2021-02")
     features_step.make(bench, "2021-02")
     assert found(bench, seen, MONTHS[:2]) == []
+
+
+# -- a month that is opened
+
+
+def test_a_month_is_opened_when_the_outcomes_it_looks_back_at_are_known(bench: Workbench, file: Path) -> None:
+    def state(month: str) -> tuple[str | None, bool | None]:
+        features = bench.partition("features", month)
+        return features.reason, features.facts.get("opened")
+
+    def due() -> list[str]:
+        with dg.DagsterInstance.ephemeral() as instance:
+            arrived = arrivals(bench.spec, bench.lake, MONTHS[:3], {})
+            return [run.period for run in period_runs(bench.spec, bench.lake, bench.store, instance, arrived).runs]
+
+    def write(known: int) -> None:
+        lines = csv(dict.fromkeys(MONTHS[:3], 50)).decode().splitlines()
+        unknown = tuple(MONTHS[known:3])
+        file.write_text("\n".join(line[:-1] if line.startswith(unknown) else line for line in lines))
+
+    target = {"column": "is_cash", "required": False}
+    bench = replace(bench, spec=spec(lead=1, history=2, target=target), sql=LOOKS_BACK)
+    write(known=1)
+    for month in MONTHS[:3]:
+        made(bench, month)
+        outcome = features_step.make(bench, month)
+    assert [state(month)[1] for month in MONTHS[:2]] == [False, True]
+    waits = "no data: the outcomes of 2021-02 are not known yet, and features look back at them; 2021-03 is opened when"
+    assert str(state("2021-03")[0]).startswith(waits)
+    (incident,) = bench.store.incidents()
+    assert (incident.period, incident.kind, incident.state) == ("2021-03", "outage", "open")
+    assert due() == []
+    assert opened_periods(bench.spec, bench.lake, datetime(2021, 4, 1)) == MONTHS[1:3]
+
+    write(known=2)
+    assert due() == ["2021-02"]
+    made(bench, "2021-02")
+    features_step.make(bench, "2021-02")
+    assert due() == ["2021-03"]
+    outcome = features_step.make(bench, "2021-03")
+    assert state("2021-03") == (None, True)
+    assert {check.name: check.passed for check in outcome.checks}["completeness"]
+    assert bench.store.incident(incident.id).state == "resolved"
+    assert due() == []
+
+
+def test_a_month_with_outcomes_does_not_wait_for_one_whose_outcomes_never_came(bench: Workbench, file: Path) -> None:
+    lines = csv(dict.fromkeys(MONTHS[:3], 50)).decode().splitlines()
+    file.write_text("\n".join(line[:-1] if line.startswith("2021-02") else line for line in lines))
+    target = {"column": "is_cash", "required": False}
+    bench = replace(bench, spec=spec(lead=1, history=2, target=target), sql=LOOKS_BACK)
+    for month in MONTHS[:3]:
+        made(bench, month)
+        outcome = features_step.make(bench, month)
+    assert bench.partition("features", "2021-03").rows == 50
+    completeness = {check.name: check for check in outcome.checks}["completeness"]
+    assert not completeness.passed
+    assert completeness.metadata["history_left_out"] == table(
+        [{"period": "2021-02", "reason": "its outcomes are not known"}]
+    )
 
 
 # -- a source that is gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,21 @@ def test_a_candidate_that_took_no_part_is_a_warning_also_when_the_version_is_fou
             sane = next(check for check in made.checks if check.name == "training_sane")
             assert (sane.passed, sane.severity) == (False, "WARN")
             assert "candidate neighbours took no part, as none of its trials ended" in sane.description
+
+
+@pytest.mark.parametrize(
+    ("metric", "compared", "floor"), [("average_precision", "auc", "auc_of_chance"), ("f1", "f1", "f1_all_positive")]
+)
+def test_what_is_compared_with_the_base_rate_is_what_is_named(
+    metric: str, compared: str, floor: str, tmp_path: Path
+) -> None:
+    with tiny_model.ingested(tmp_path, tiny_model.spec(metric=metric), MONTHS) as bench:
+        made = challenger.make(bench, MONTHS[-1])
+        ((metrics,),) = bench.con.sql(f"SELECT test_metrics FROM {bench.scan('challenger', MONTHS[-1:])}").fetchall()
+    test = json.loads(metrics)[compared]
+    sane = next(check for check in made.checks if check.name == "training_sane")
+    assert (sane.metadata["metric"], sane.metadata["test_value"]) == (compared, pytest.approx(test))
+    assert f"{compared} on test {test:.4f} against {sane.metadata[floor]:.4f}" in sane.description
 
 
 def test_rows_that_nothing_can_be_chosen_by_train_nothing_and_say_why(

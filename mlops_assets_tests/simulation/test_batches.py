@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlops_assets.lake.source import NoData, locate, read
+from mlops_assets.monitored_model.assets import partitions
+from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.simulation.batches import MARK, Batch, SimulatedModel, find_model, simulate, simulated_model
 from mlops_assets.simulation.generative_model import SimulationError
 from mlops_assets_tests.simulation import clinic
@@ -39,7 +42,11 @@ def write_table(path: Path, rows: int = 50, **changes: Any) -> Path:
         writer.writerow(name for name in names.values() if name)
         for n in range(rows):
             row = {"id": n, "age": 20 + n, "way": "Car", "urgency": f"{1 + n % 3}.0", "day": "mon", "extra": "x"}
-            row |= {"count": "NA" if n % 2 else n / 2, "visits": n, "kept": "Yes" if n % 5 == 0 else "No"} | changes
+            row |= {
+                "count": ("NA", " NA ", "  ")[n % 3] if n % 2 else n / 2,
+                "visits": n,
+                "kept": "Yes" if n % 5 == 0 else "No",
+            } | changes
             writer.writerow(row[name] for name, written in names.items() if written)
     return path
 
@@ -165,6 +172,7 @@ def test_a_real_table_is_cut_into_batches_without_a_row_twice(model: SimulatedMo
             r"lacks 2 of the 7 columns: count \(is it called counts\?\), visits",
         ),
         ({"age": "old"}, 5, "holds values that are no numbers: age: 50 rows, e.g. 'old'. If they mark missing values"),
+        ({"count": "nan"}, 5, "holds values that are no numbers: count: 50 rows, e.g. 'nan'. If they mark missing"),
         ({"visits": "40.6"}, 5, "holds fractions where .* whole numbers: visits: 50 rows, e.g. '40.6'. Declare these"),
         ({}, 51, "has 50 rows, a period of 51 can't be drawn"),
         ({"urgency": "1e300"}, 5, "can't be read as CSV|does not fit"),
@@ -202,7 +210,7 @@ def test_periods_are_a_number_a_range_or_one(model: SimulatedModel) -> None:
     ("text", "said"),
     [
         ("0", "leave nothing to draw"),
-        ("13", "clinic has no period 2026-01; its periods are 2025-01 to 2025-12"),
+        ("13", r"clinic has no period 2026-01; its periods are 2025-01 to 2025-12 \(start and end in defs.yaml\)"),
         ("2024-12", "clinic has no period 2024-12"),
         ("2025-03..2025-01", "or give a number: 12 is the first twelve"),
         ("twelve", "or give a number: 12 is the first twelve"),
@@ -211,6 +219,32 @@ def test_periods_are_a_number_a_range_or_one(model: SimulatedModel) -> None:
 def test_other_periods_are_refused(model: SimulatedModel, text: str, said: str) -> None:
     with pytest.raises(SimulationError, match=said):
         model.periods(text)
+
+
+def test_a_model_without_an_end_has_every_period_from_its_first_on(tmp_path: Path) -> None:
+    endless = clinic.model(tmp_path, defs=clinic.changed(clinic.DEFS, "end", None))
+    assert endless.periods("2125-01") == ["2125-01"]
+    with pytest.raises(SimulationError, match="has no period 2024-12; its periods begin with 2025-01"):
+        endless.periods("2024-12")
+
+
+@pytest.mark.parametrize(
+    ("changes", "period", "moment"),
+    [
+        ({}, "2025-02", datetime(2025, 3, 1)),
+        ({"lead": 1}, "2025-02", datetime(2025, 2, 1)),
+        ({"cadence": "weekly", "start": "2024-12-30", "end": "2025-12-29"}, "2025-01-13", datetime(2025, 1, 20)),
+    ],
+)
+def test_a_period_can_be_made_from_the_moment_on_from_which_dagster_has_it(
+    tmp_path: Path, changes: dict[str, Any], period: str, moment: datetime
+) -> None:
+    declared = {**clinic.DEFS, **changes}
+    assert clinic.model(tmp_path, defs=declared).can_be_made_from(period) == moment
+    spec = ModelSpec.model_construct(**{"lead": 0, **declared})
+    for now, there in ((moment, True), (moment - timedelta(seconds=1), False)):
+        keys = partitions(spec).get_partition_keys(current_time=now.replace(tzinfo=UTC))
+        assert (period in keys) == there
 
 
 def test_a_drift_has_a_name_a_period_and_a_strength(model: SimulatedModel) -> None:

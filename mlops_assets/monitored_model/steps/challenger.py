@@ -489,25 +489,23 @@ def _training_sane(bench: Workbench, plan: LearningPlan, model: LoadedModel, fai
     spec = bench.spec
     test = model.metrics["test"]
     shared = _shared_rows(bench, plan)
-    floor_name, value, floor, better = _against_base_rate(spec.metric, test)
+    metric, floor_name, value, floor, better = _against_base_rate(spec.metric, test)
     metadata = {
         "rows_in_two_splits": shared,
         "test_value": value,
         floor_name: floor,
-        "metric": spec.metric,
+        "metric": metric,
         "splits": table([{"part": role, "rows of": str(part)} for role, part in plan.parts.items()]),
     }
     problems = []
     if shared:
         problems.append(f"{shared:,} rows are in two splits")
     if not better:
-        problems.append(
-            f"{spec.metric} on test is {_number(value)}, {floor_name.replace('_', ' ')} is {_number(floor)}"
-        )
+        problems.append(f"{metric} on test is {_number(value)}, {floor_name.replace('_', ' ')} is {_number(floor)}")
     severity: Severity = "ERROR" if problems else "WARN"
     problems += [f"candidate {label} took no part, as none of its trials ended: {why}" for label, why in failed.items()]
     text = "; ".join(problems) or (
-        f"No row is in two splits; {spec.metric} on test {_number(value)} against {_number(floor)} "
+        f"No row is in two splits; {metric} on test {_number(value)} against {_number(floor)} "
         f"({floor_name.replace('_', ' ')})."
     )
     return Check("training_sane", not problems, text, severity if problems else "ERROR", metadata)
@@ -570,18 +568,19 @@ def _shared_rows(bench: Workbench, plan: LearningPlan) -> int:
     return int(found[0][0])
 
 
-def _against_base_rate(metric: str, test: Mapping[str, float | None]) -> tuple[str, float | None, float | None, bool]:
-    """The test metric beside that of a model which knows only the base rate."""
+def _against_base_rate(
+    metric: str, test: Mapping[str, float | None]
+) -> tuple[str, str, float | None, float | None, bool]:
+    """A test metric beside that of a model which knows only the base rate, with the names of both.
+
+    F1 is compared as it is. Of the others not each has such a value, so AUC stands for a classification, and R² for a
+    regression.
+    """
     if metric == "f1":
-        value, floor = test["f1"], test["f1_all_positive"]
+        name, value, floor = "f1_all_positive", test["f1"], test["f1_all_positive"]
     elif "auc" in test:
-        metric, value, floor = "auc", test["auc"], 0.5
+        metric, name, value, floor = "auc", "auc_of_chance", test["auc"], 0.5
     else:
-        value, floor = test["r2"], 0.0
+        metric, name, value, floor = "r2", "r2_of_the_mean", test["r2"], 0.0
     better = value is not None and floor is not None and value > floor
-    return (
-        {"f1": "f1_all_positive", "auc": "auc_of_chance"}.get(metric, "r2_of_the_mean"),
-        value,
-        floor,
-        better,
-    )
+    return metric, name, value, floor, better

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlops_assets.lake.columns import Column
@@ -13,11 +13,11 @@ from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.store import Partition, identifier
 from mlops_assets.lake.validation import Violation, validate
 from mlops_assets.monitored_model.features_sql import bind, columns_of, raw_columns_sql
-from mlops_assets.monitored_model.findings import data_judged
-from mlops_assets.monitored_model.gates import served_ahead
+from mlops_assets.monitored_model.findings import NO_DATA, data_judged
+from mlops_assets.monitored_model.gates import awaits_outcomes, served_ahead
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
 from mlops_assets.monitored_model.spec import ModelSpec
-from mlops_assets.monitored_model.tables import DEFINITION, FEATURES
+from mlops_assets.monitored_model.tables import DEFINITION, FEATURES, WAITS_FOR
 from mlops_assets.monitored_model.workbench import Workbench
 
 VOLUME_PERIODS = 6
@@ -28,7 +28,7 @@ def make(bench: Workbench, period: str) -> Outcome:
     """Run features.sql over the raw rows and validate what it gives.
 
     Columns: the record's key, the time column, the feature columns, the target. An unusable raw period gives an empty
-    partition with its reason.
+    partition with its reason; so does one that is opened before the outcomes it looks back at are known.
     """
     spec = bench.spec
     source = bench.partition(spec.raw_table, period)
@@ -47,6 +47,16 @@ def make(bench: Workbench, period: str) -> Outcome:
         query = _with_outcomes(bench, period, query)
     violations = [*validate(bench.con, query, _rules(spec), spec.row_keys), *_not_planned_once(bench, query)]
     total, nulls = _nulls(bench, query)
+    outcomes = total - nulls[spec.target.column]
+    awaited = _awaited(bench, period)
+    if awaited and awaited[-1] == _last_known(spec, period) and not outcomes and stored is None:
+        failure = (
+            f"{NO_DATA}: the outcomes of {awaited[-1]} are not known yet, and features look back at them; {period} is "
+            "opened when they are"
+        )
+        data_judged(bench, period, failure)
+        return _no_features(bench, period, failure, {WAITS_FOR: awaited[-1]})
+    left_out |= dict.fromkeys(awaited, "its outcomes are not known")
     checks = [
         _feature_schema(violations, total),
         _completeness(bench, period, total, source.rows, nulls, left_out),
@@ -56,7 +66,6 @@ def make(bench: Workbench, period: str) -> Outcome:
         data_judged(bench, period, failed)
         return _kept(bench, stored, failed, checks)
     records = _records(bench, query)
-    outcomes = total - nulls[spec.target.column]
     partition = bench.write(
         FEATURES,
         period,
@@ -104,6 +113,20 @@ def _history(bench: Workbench, period: str) -> tuple[list[str], dict[str, str]]:
         else:
             left_out[earlier] = str(why)
     return usable, left_out
+
+
+def _last_known(spec: ModelSpec, period: str) -> str:
+    """The last period that is over when this one begins to be opened: with a lead of 1 the one before."""
+    return spec.calendar.shift(period, -spec.lead)
+
+
+def _awaited(bench: Workbench, period: str) -> list[str]:
+    """The periods that features look back at, whose outcomes should be known by now and are not."""
+    spec = bench.spec
+    if not spec.lead or not spec.history:
+        return []
+    over = spec.calendar.window(period, (-spec.history, -spec.lead))
+    return [earlier for earlier in over if awaits_outcomes(bench.lake, bench.name, earlier)]
 
 
 def _defined_as_now(bench: Workbench, stored: Partition) -> bool:
@@ -181,10 +204,10 @@ def _without_outcome(bench: Workbench, period: str) -> int:
     return int(found[0][0])
 
 
-def _no_features(bench: Workbench, period: str, reason: str) -> Outcome:
+def _no_features(bench: Workbench, period: str, reason: str, facts: Mapping[str, Any] | None = None) -> Outcome:
     query = bind(bench.con, bench.spec, bench.sql, period, raw_columns_sql(bench.spec))
     empty = bench.con.sql(query).to_arrow_table()
-    partition = bench.write(FEATURES, period, empty, reason=reason, facts={"quality_failure": reason})
+    partition = bench.write(FEATURES, period, empty, reason=reason, facts={"quality_failure": reason, **(facts or {})})
     text = f"Not looked at, there are no rows: {reason}"
     return Outcome(partition, {}, [Check("feature_schema", True, text), Check("completeness", True, text, "WARN")])
 

@@ -170,13 +170,18 @@ def _in_period(reading: Reading, source: Source, period: str) -> Check:
 
 
 def _same_rows_elsewhere(bench: Workbench, period: str, reading: Reading) -> str | None:
-    """Another period that was made from this very file; None for a file that holds all periods."""
+    """Another period that was made from this very file, or from one with these very rows; None for a file of all
+    periods.
+    """
     spec = bench.spec
     if not spec.source.per_period or not reading.rows:
         return None
     for other in bench.lake.periods(spec.name, spec.raw_table):
         known = bench.find(spec.raw_table, other) if other != period else None
-        if known is None or known.facts.get("sha256") != reading.sha256:
+        if known is None or not (
+            known.facts.get("sha256") == reading.sha256
+            or (reading.rows_digest is not None and known.facts.get("rows_digest") == reading.rows_digest)
+        ):
             continue
         # Of two periods with the same file the one that was refused for it is the copy, whichever is made again.
         if known.facts.get("quality_failure") is None:
@@ -206,8 +211,7 @@ def _volume(bench: Workbench, period: str, reading: Reading, copied_from: str | 
         )
     if copied_from is not None:
         text = (
-            f"The file is the same, byte for byte, as the one of {copied_from}; a file of {period} is expected. "
-            "Fetch it again."
+            f"The file has the same rows as the one of {copied_from}; a file of {period} is expected. Fetch it again."
         )
         return Check("volume", False, text, metadata=metadata | {"same_as": copied_from})
     if copies / rows >= COPIES_FATAL - 1e-9:
@@ -230,6 +234,12 @@ def _volume(bench: Workbench, period: str, reading: Reading, copied_from: str | 
         text = (
             f"{rows:,} rows; the median of the {len(counts)} periods before is {usual:,.0f}, "
             f"and more than {VOLUME_FACTOR:g} times fewer or more is unusual."
+        )
+        return Check("volume", False, text, "WARN", metadata)
+    if reading.missing_days:
+        text = (
+            f"No row in {period} of {metadata['days_without_rows']}. Up to {spec.source.max_missing_days} days may be "
+            "missing (source.max_missing_days), so it counts as complete; if this was no holiday, complete the file."
         )
         return Check("volume", False, text, "WARN", metadata)
     return Check("volume", True, f"{rows:,} rows.", metadata=metadata)
