@@ -6,7 +6,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,10 +114,8 @@ def asset(model: str, name: str) -> dict[str, list[str]]:
 
 
 @contextmanager
-def deployed(
-    workspace: Path, home: Home, data: Path, log: Path, settings: Mapping[str, str] | None = None
-) -> Iterator[Deployment]:
-    """Webserver and daemon of a workspace, with these environment variables besides; ended on leaving."""
+def deployed(workspace: Path, home: Home, data: Path, log: Path) -> Iterator[Deployment]:
+    """Webserver and daemon of a workspace, ended on leaving."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DAGSTER_HOME", raising=False)
         dagster_home = home.prepare_dagster()
@@ -127,7 +125,6 @@ def deployed(
         "MLOPS_DATA_DIR": str(data),
         "DAGSTER_HOME": str(dagster_home),
         "PYTHONPATH": str(PROJECT),
-        **(settings or {}),
     }
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "--host", "127.0.0.1", "--port", str(port)]
     with running(command, environment, log) as process:
