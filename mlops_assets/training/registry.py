@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlops_assets.training.fit_version import FIT_VERSION
 from mlops_assets.training.search import Trained
 from mlops_assets.training.tracking import TrainingData, log, log_data, param_text
 
@@ -37,9 +38,6 @@ SCORE_REFERENCE = "score_reference.parquet"
 REFERENCE_SAMPLE = "reference_sample.parquet"
 FEATURES_SQL = "features.sql"
 MODEL_CARD = "model.json"
-# The modules that can change a fitted model or its cut. Pictures and registry code are not among them:
-# a nicer plot must not train every old period again.
-FITTING_MODULES = ("candidates.py", "encoding.py", "metrics.py", "pipeline.py", "search.py")
 
 
 class RegistryError(RuntimeError):
@@ -101,18 +99,6 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=1)
-def code_version() -> str:
-    """Digest of the sources that can change a fitted model (`FITTING_MODULES`), for the fingerprint.
-
-    Other code, library upgrades and the commit are recorded beside the model, but don't train it again.
-    """
-    digest = hashlib.sha256()
-    for name in FITTING_MODULES:
-        digest.update(name.encode() + b"\0" + Path(__file__).with_name(name).read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 @functools.lru_cache(maxsize=1)
@@ -181,7 +167,7 @@ def log_model(
     The run may be the chosen trial's, whose parameters are there already: those in which the final fit
     differs are then logged as `final_<name>`.
     """
-    run_tags = {**(tags or {}), "code_version": code_version(), "code_commit": code_commit() or "unknown"}
+    run_tags = {**(tags or {}), "code_version": FIT_VERSION, "code_commit": code_commit() or "unknown"}
     metrics = {f"{role}_{k}": v for role, values in trained.metrics.items() for k, v in values.items()}
     metrics |= {} if trained.cut is None else {"cut": trained.cut}
     params = {f"{role}_periods": text for role, text in periods.items()} | {"candidate": trained.candidate.label}

@@ -211,7 +211,7 @@ def _causes(bench: Workbench, period: str) -> list[Cause]:
 
 
 def _fingerprint_parts(bench: Workbench, plan: LearningPlan, causes: Sequence[Cause]) -> dict[str, Any]:
-    from mlops_assets.training import registry
+    from mlops_assets.training.fit_version import FIT_VERSION
 
     spec = bench.spec
     periods = sorted({p for part in plan.parts.values() for p in part.periods})
@@ -222,7 +222,7 @@ def _fingerprint_parts(bench: Workbench, plan: LearningPlan, causes: Sequence[Ca
         "spec": spec.model_dump(
             mode="json", include={"target", "columns", "candidates", "trials", "seed", "metric", "cut"}
         ),
-        "code": registry.code_version(),
+        "code": FIT_VERSION,
         # What is not the default only, so that models without these keys keep their versions. How many models
         # are staged is not among the inputs: the challenger is the same.
         **({"search": spec.search} if spec.search != "together" else {}),
