@@ -102,9 +102,9 @@ def test_sql_is_csv_when_piped(made: Lake) -> None:
 
 
 def test_sql_on_a_terminal_is_a_table(made: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlops_assets import cli
+    from mlops_assets.terminal import result_table
 
-    table = cli._result_table(["period", "rows"], [("2021-01", 1200), ("2021-02", None)])
+    table = result_table(["period", "rows"], [("2021-01", 1200), ("2021-02", None)])
     from rich.console import Console
 
     with (console := Console(width=60)).capture() as shown:
@@ -217,7 +217,7 @@ def test_simulate_draws_months_that_are_not_over_but_tells_to_make_only_those_th
     now = datetime.now(UTC)
     months = calendar.window(calendar.of(now), (-over, drawn - over - 1))
     folder = clinic.write_folder(tmp_path, defs=clinic.DEFS | {"start": months[0], "end": None})
-    monkeypatch.setattr("mlops_assets.cli.DEFS", folder.parent)
+    monkeypatch.setattr("mlops_assets.cli.data.DEFS", folder.parent)
     result = run("simulate", "clinic", "--rows", "20", "--months", str(drawn))
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()

@@ -1,0 +1,52 @@
+"""Decisions made by hand: they are stored, then followed at once, as the sensors would."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlops_assets.cli.project import open_project
+from mlops_assets.terminal import open_console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlops_assets.incidents.store import Store
+    from mlops_assets.lake.store import Lake
+    from mlops_assets.monitored_model.backfill import PeriodRunResult
+
+OUTCOME_STYLE = {"success": "green", "withheld": "yellow", "failed": "bold red"}
+
+
+def decide(model: str, decision: Callable[[Lake, Store], object]) -> None:
+    """Store a person's decision, then do what it makes due, as the sensors would."""
+    from mlops_assets.monitored_model.decisions import Refused
+
+    console = open_console()
+    with console.status("Loading the models' definitions ..."):
+        definitions, instance = open_project()
+        from mlops_assets.monitored_model.backfill import UnknownModel, reconcile, shared, spec_of
+
+        try:
+            spec_of(definitions, model)
+            decision(*shared(definitions))
+        except (UnknownModel, Refused, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+    with console.status("Following the decision ..."):
+        results = reconcile(definitions, model, instance)
+    for result in results:
+        print_period(console, result, "done:")
+    if any(result.outcome == "failed" for result in results):
+        sys.exit(1)
+
+
+def print_period(console: Any, result: PeriodRunResult, then: str = "") -> None:
+    style = OUTCOME_STYLE[result.outcome]
+    what = f"{then} {result.job} {result.period}" if then else result.period
+    console.print(f"{what}  [{style}]{result.outcome:<8}[/{style}]  {result.seconds:5.1f} s", highlight=False)
+    if result.outcome == "failed":
+        for step, message in result.errors.items():
+            console.print(f"  in {step}:", highlight=False)
+            console.print(message, markup=False, highlight=False)

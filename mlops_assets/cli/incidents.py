@@ -1,0 +1,94 @@
+"""Incidents: what is open, and what people decide about it."""
+
+from __future__ import annotations
+
+import click
+
+from mlops_assets.cli.deciding import decide
+from mlops_assets.cli.project import current_user, open_store
+from mlops_assets.terminal import open_console, result_table
+
+
+@click.group()
+def incidents() -> None:
+    """What went wrong, what is still open, and what people decided."""
+
+
+@incidents.command("list")
+@click.argument("model", required=False)
+@click.option("--all", "everything", is_flag=True, help="Resolved ones too.")
+def list_incidents(model: str | None, everything: bool) -> None:
+    """List the open incidents, of one MODEL or of all."""
+    found = open_store().incidents(model=model, state=None if everything else "open")
+    if not found:
+        click.echo("No incident." if everything else "No open incident.")
+        return
+    columns = ["id", "model", "period", "kind", "verdict", "since", "state", "opened", "reason"]
+    rows = [
+        [
+            str(incident.id),
+            incident.model,
+            incident.period,
+            incident.kind,
+            incident.verdict,
+            incident.since,
+            incident.state,
+            f"{incident.opened_at:%Y-%m-%d %H:%M}",
+            incident.reasons[0]["sentence"] if incident.reasons else "",
+        ]
+        for incident in found
+    ]
+    open_console().print(result_table(columns, rows))
+
+
+@incidents.command("show")
+@click.argument("number", type=int)
+def show_incident(number: int) -> None:
+    """Show incident NUMBER with its reasons and history."""
+    from mlops_assets.incidents.store import UnknownIncident
+
+    try:
+        incident = open_store().incident(number)
+    except UnknownIncident as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Incident {incident.id}: {incident.kind} in {incident.model} {incident.period}, {incident.state}")
+    click.echo(f"verdict {incident.verdict}" + (f", since {incident.since}" if incident.since else ""))
+    for reason in incident.reasons:
+        click.echo(f"  - {reason['sentence']}")
+    if incident.kind == "drift" and incident.state == "open" and incident.evidence:
+        click.echo("to let the champion serve all the same:")
+        accept = f"{incident.model} {incident.period} --digest {incident.evidence[:16]}"
+        click.echo(f"  mlops-assets incidents accept {accept} --why …")
+    click.echo("history:")
+    for event in incident.history:
+        told = f" by {event.by}: {event.why}" if event.by else ""
+        click.echo(f"  {event.at:%Y-%m-%d %H:%M:%S} UTC  {event.event}{told}")
+
+
+@incidents.command("resolve")
+@click.argument("number", type=int)
+@click.option("--why", required=True, help="What was found and done.")
+@click.option("--by", default=None, help="Who resolves it; by default the one who is logged in.")
+def resolve_incident(number: int, why: str, by: str | None) -> None:
+    """Close incident NUMBER. It does not change what is served."""
+    from mlops_assets.incidents.store import AlreadyResolved, UnknownIncident
+
+    try:
+        closed = open_store().resolve(number, by or current_user(), why)
+    except (UnknownIncident, AlreadyResolved, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Incident {closed.id} is resolved.")
+
+
+@incidents.command("accept")
+@click.argument("model")
+@click.argument("period")
+@click.option("--digest", required=True, help="Digest of the very drift report, as `incidents show` prints it.")
+@click.option("--why", required=True, help="Why the champion can be trusted all the same.")
+@click.option("--by", default=None, help="Who accepts it; by default the one who is logged in.")
+def accept_period(model: str, period: str, digest: str, why: str, by: str | None) -> None:
+    """Let the champion serve a severe PERIOD of MODEL, in spite of its drift report."""
+    from mlops_assets.monitored_model import decisions
+
+    decide(model, lambda lake, store: decisions.accept(model, lake, store, period, digest, by or current_user(), why))
+    click.echo(f"{model} {period} is accepted and served by the champion.")

@@ -1,0 +1,189 @@
+"""Periods: make them, and see what came of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from mlops_assets.cli.deciding import OUTCOME_STYLE, print_period
+from mlops_assets.cli.project import load_definitions, open_store
+from mlops_assets.terminal import open_console, progress_display, result_table, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from mlops_assets.monitored_model.backfill import PeriodRunResult
+    from mlops_assets.monitoring import PeriodStatus
+
+DEMO_MODEL = "green_taxi"
+DEMO_PERIODS = "2022-08..2023-03"
+VERDICT_STYLE = {"ok": "green", "warning": "yellow", "severe": "bold red", "none": "dim"}
+
+
+@click.command()
+@click.argument("model")
+@click.argument("periods", metavar="FROM..TO")
+@click.option("--trials", type=click.IntRange(min=1), help="Trials of each search, instead of the declaration's.")
+def backfill(model: str, periods: str, trials: int | None) -> None:
+    """Make the periods FROM..TO of MODEL, in order.
+
+    Each period is a run that Dagster's pages show. A period that already was made is made again; unchanged data reuse
+    the registered model. Exits with 1 when a period failed; a withheld period is an outcome, not a failure.
+
+    \b
+    Examples:
+      mlops-assets backfill green_taxi 2021-01..2021-12
+      mlops-assets backfill green_taxi 2021-03
+    """
+    results = _backfill(model, periods, trials)
+    sys.exit(1 if any(result.outcome == "failed" for result in results) else 0)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
+def status(model: str | None, as_json: bool) -> None:
+    """Show what happened in each period: verdict, gate, decision, champion, rows served.
+
+    This is the view monitoring.periods. MODEL limits it to one model.
+    """
+    from mlops_assets.home import Home
+    from mlops_assets.lake.store import Lake
+    from mlops_assets.monitoring import periods
+
+    lake = Lake(Home.from_env().lake_url)
+    if model is not None and model not in lake.models():
+        known = ", ".join(lake.models()) or "nothing yet"
+        raise click.ClickException(f"there is nothing of {model!r}; the lake holds {known}. Try: mlops-assets backfill")
+    found = periods(lake, model)
+    if as_json:
+        click.echo(json.dumps([line.as_dict() for line in found], indent=1))
+    elif not found:
+        click.echo("No period has been made yet. Try: mlops-assets demo")
+    else:
+        open_console().print(_status_table(found))
+
+
+@click.command()
+def demo() -> None:
+    """Make eight months of NYC green taxi, 2022-08 to 2023-03, from the shipped files.
+
+    They hold a real break: on 2022-12-19 the city changed its fares. Exits with 1 when a month failed.
+    """
+    from mlops_assets.home import Addresses, Home
+
+    console = open_console()
+    console.print(
+        "[bold]Green taxi, 2022-08 to 2023-03:[/bold] will this trip be paid in cash?\n"
+        "Each month is ingested, scored by the champion of the month before, compared with what that champion was\n"
+        "trained on, and used to train a challenger. A few seconds to half a minute a month.\n"
+    )
+    alerts = Home.from_env().root / "alerts.jsonl"
+    os.environ.setdefault("MLOPS_ALERT_URLS", alerts.as_uri())
+    results = _backfill(DEMO_MODEL, DEMO_PERIODS, None)
+    addresses = Addresses.from_env()
+    console.print(
+        "\n[bold]What next[/bold]\n"
+        "  make dev                       opens all of it in your browser:\n"
+        f"    {addresses.dagster}        Dagster: lineage, partitions, checks, runs\n"
+        f"    {addresses.mlflow}/#/experiments?workflowType=machine_learning\n"
+        "                                 MLflow: experiments, trials, the model registry\n"
+        f"    {addresses.evidently}        Evidently: drift panels over the months\n"
+        f"    {addresses.reports}        Evidently's page of each period\n"
+        "  .venv/bin/mlops-assets status  what happened in each period, any time\n"
+        "  .venv/bin/mlops-assets incidents list --all\n"
+        "  .venv/bin/mlops-assets sql \"select * from green_taxi.drift where method = 'psi' and verdict = 'severe'\"\n"
+        f"  Alerts went to {os.environ['MLOPS_ALERT_URLS']}\n"
+        f"  Everything is in {Home.from_env().root}",
+        highlight=False,
+    )
+    sys.exit(1 if any(result.outcome == "failed" for result in results) else 0)
+
+
+def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunResult]:
+    """Run the periods with a progress display, then print what came of them."""
+    from mlops_assets.home import Home
+
+    console = open_console()
+    with console.status("Loading the models' definitions ..."):
+        # Before Dagster is imported: it reads DAGSTER_HOME.
+        Home.from_env().prepare_dagster()
+        from mlops_assets.lake.store import Lake
+        from mlops_assets.monitored_model.backfill import PeriodOutsideModel, UnknownModel, parse_periods
+        from mlops_assets.monitored_model.backfill import backfill as run_periods
+        from mlops_assets.monitoring import periods as statuses
+
+        definitions = load_definitions()
+        try:
+            wanted = parse_periods(definitions, model, periods)
+        except (UnknownModel, PeriodOutsideModel, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+    results = []
+    with progress_display(console) as progress:
+        task = progress.add_task(f"{model} {wanted[0]}", total=len(wanted))
+        for result in run_periods(definitions, model, wanted, trials=trials):
+            results.append(result)
+            progress.update(task, advance=1, description=_next(model, wanted, len(results)))
+            print_period(progress.console, result)
+            for followed in result.served_after:
+                print_period(progress.console, followed, "  then")
+    made = {status.period: status for status in statuses(Lake(Home.from_env().lake_url), model)}
+    _print_results(results, made)
+    return results
+
+
+def _next(model: str, wanted: Sequence[str], done: int) -> str:
+    return f"{model} {wanted[done]}" if done < len(wanted) else f"{model} done"
+
+
+def _print_results(results: Sequence[PeriodRunResult], made: dict[str, PeriodStatus]) -> None:
+    from rich.table import Table
+
+    metric = next((status.metric for status in made.values() if status.metric), "metric")
+    table = Table(title=None, header_style="bold", row_styles=["", ""])
+    for name in ("period", "run", "verdict", "decision"):
+        table.add_column(name)
+    table.add_column("champion", justify="right")
+    table.add_column(metric, justify="right")
+    table.add_column("rows", justify="right")
+    table.add_column("served", justify="right")
+    table.add_column("served by")
+    for result in results:
+        status = made.get(result.period)
+        if status is None:
+            table.add_row(result.period, f"[bold red]{result.outcome}[/bold red]")
+            continue
+        style = OUTCOME_STYLE[result.outcome]
+        table.add_row(
+            result.period,
+            f"[{style}]{result.outcome}[/{style}]",
+            f"[{VERDICT_STYLE[status.verdict]}]{status.verdict}[/]",
+            status.decision or "",
+            status.champion_version or "",
+            "" if status.metric_value is None else f"{status.metric_value:.3f}",
+            f"{status.rows:,}",
+            f"{status.served_rows:,}",
+            status.served_source or "",
+        )
+    open_console().print(table)
+    quarantined = {period: made[period].reason for period in made if made[period].rows == 0}
+    for result in results:
+        if quarantined.get(result.period):
+            open_console().print(f"{result.period}: {shown(quarantined[result.period])}", highlight=False, markup=False)
+    still_open = len(open_store().incidents(state="open"))
+    if still_open:
+        told = "1 incident is" if still_open == 1 else f"{still_open} incidents are"
+        open_console().print(f"{told} open: mlops-assets incidents list", highlight=False)
+
+
+def _status_table(found: Sequence[PeriodStatus]) -> Table:
+    rows = [line.as_dict() for line in found]
+    columns = ["period", "model", "verdict", "gate", "decision", "champion_version", "rows", "served_rows"]
+    columns += ["served_source", "reason"]
+    return result_table(columns, [[row[name] for name in columns] for row in rows])

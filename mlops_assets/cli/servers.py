@@ -1,0 +1,30 @@
+"""The pages of Dagster, MLflow and Evidently."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.option("--dagster-port", default=3000, show_default=True)
+@click.option("--mlflow-port", default=5000, show_default=True)
+@click.option("--evidently-port", default=8000, show_default=True)
+@click.option("--reports-port", default=8001, show_default=True)
+def dev(dagster_port: int, mlflow_port: int, evidently_port: int, reports_port: int) -> None:
+    """Open everything in the browser: Dagster, MLflow, Evidently and the report pages, on this machine only.
+
+    Ctrl-C stops them all.
+    """
+    from mlops_assets.dev import PortTaken, serve
+
+    try:
+        serve(
+            {
+                "dagster": dagster_port,
+                "mlflow": mlflow_port,
+                "evidently": evidently_port,
+                "reports": reports_port,
+            }
+        )
+    except PortTaken as error:
+        raise click.ClickException(str(error)) from error
