@@ -13,9 +13,9 @@ from pathlib import Path
 
 from mlops_assets.home import Home, data_dir
 from mlops_assets.incidents.store import Store
-from mlops_assets.lake.source import file_sha256, rows_digests
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.sources.digests import file_sha256, rows_digests
 
 TIMEOUT_SECONDS = 5
 

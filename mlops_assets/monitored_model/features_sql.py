@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops_assets.lake.source import create_period_macros
 from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.sources.connection import create_period_macros
 
 if TYPE_CHECKING:
     import duckdb

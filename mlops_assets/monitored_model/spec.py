@@ -1,6 +1,6 @@
 """The declaration of a monitored model: what its `defs.yaml` may say, typed, documented and checked.
 
-No Dagster here: the component adds that. The parts come from the packages that act on them (`lake.source`,
+No Dagster here: the component adds that. The parts come from the packages that act on them (`sources`,
 `training.candidates`, `drift.verdict`); this module puts them together and checks what only the whole can tell.
 """
 
@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mlops_assets.drift.verdict import SCORES, DriftThresholds
 from mlops_assets.lake.columns import Column, Kind, kinds
 from mlops_assets.lake.periods import Calendar
-from mlops_assets.lake.source import Source
 from mlops_assets.plan_b.ladder import check_ladder
+from mlops_assets.sources.declaration import Source
 from mlops_assets.training.candidates import Candidate, Target
 from mlops_assets.training.metrics import CLASSIFICATION_METRICS, HIGHER_IS_BETTER, REGRESSION_METRICS
 

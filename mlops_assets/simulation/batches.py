@@ -1,7 +1,7 @@
 """Simulated periods as the files that a model's source reads.
 
 Drawn from the generative model in the model's folder, or from a real table without dates; written as Parquet, whole
-or not at all, where `lake.source.locate` finds them. Every file says what it is: in a column, and in its metadata.
+or not at all, where `sources.location.locate` finds them. Every file says what it is: in a column, and in its metadata.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlops_assets.lake.periods import Calendar
-from mlops_assets.lake.source import Arriving, Source
 from mlops_assets.lake.store import identifier
 from mlops_assets.simulation.generative_model import FILE, GenerativeModel, SimulationError, read_generative_model
 from mlops_assets.simulation.real_table import RealTable, read_table
 from mlops_assets.simulation.sampling import ActiveDrift, Records, draw, draw_times, stream
+from mlops_assets.sources.declaration import Source
+from mlops_assets.sources.location import Arriving
 
 if TYPE_CHECKING:
     from mlops_assets.simulation.generative_model import Drift

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.lake.source import file_sha256
 from mlops_assets.lake.store import identifier, quoted
 from mlops_assets.simulation.generative_model import SimulationError
+from mlops_assets.sources.digests import file_sha256
 
 if TYPE_CHECKING:
     import numpy as np

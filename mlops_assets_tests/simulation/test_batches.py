@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mlops_assets.lake.source import NoData, locate, read
 from mlops_assets.monitored_model.assets import partitions
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.simulation.batches import MARK, Batch, SimulatedModel, find_model, simulate, simulated_model
 from mlops_assets.simulation.generative_model import SimulationError
+from mlops_assets.sources.location import NoData, locate
+from mlops_assets.sources.reading import read
 from mlops_assets_tests.simulation import clinic
 
 MONTHS = ["2025-01", "2025-02", "2025-03"]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from mlops_assets.lake.source import NoData, Reading, Source, locate, read
 from mlops_assets.monitored_model.features_sql import raw_columns_sql
 from mlops_assets.monitored_model.findings import data_judged
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
 from mlops_assets.monitored_model.workbench import Workbench
+from mlops_assets.sources.declaration import Source
+from mlops_assets.sources.location import NoData, locate
+from mlops_assets.sources.reading import Reading, read
 
 # A handful of records carry a wrong clock in every month of real files; that is no reason to warn each time.
 OUTSIDE_TOLERATED = 0.001

@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets.lake import source as source_module
 from mlops_assets.lake.periods import Calendar
-from mlops_assets.lake.source import Located, NoData, Reading, Source, locate, read, rows_digests
+from mlops_assets.sources import inspection
+from mlops_assets.sources.declaration import Source
+from mlops_assets.sources.digests import rows_digests
+from mlops_assets.sources.location import Located, NoData, locate
+from mlops_assets.sources.reading import Reading, read
 
 DATA = Path(__file__).parents[2] / "data"
 MONTHLY, WEEKLY = Calendar("monthly"), Calendar("weekly")
@@ -287,7 +290,7 @@ def test_copies_of_rows_and_of_keys_are_counted(tmp_path: Path) -> None:
 def test_copies_in_a_large_source_are_estimated_from_a_sample_of_hashes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_module, "HASHED_ROWS", 5_000)
+    monkeypatch.setattr(inspection, "HASHED_ROWS", 5_000)
     ids = list(range(20_000)) + list(range(10_000))
     source = declared(schema={"id": "BIGINT"}, time_column=None)
     reading = reading_of(parquet(tmp_path, {"id": ids}), source)

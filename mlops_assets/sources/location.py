@@ -1,0 +1,100 @@
+"""Where a period's file is: below the data folder, downloaded earlier, or fetched from its address."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlops_assets.sources.declaration import Source
+
+CONNECT_SECONDS, READ_SECONDS = 10, 60
+
+
+class NoData(LookupError):
+    """A period's file is nowhere to be had."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file that is on this machine now, and where it came from."""
+
+    path: Path
+    origin: str
+
+
+def locate(source: Source, period: str, data_dir: Path, downloads: Path) -> Located:
+    """The period's file: below `data_dir`, else an earlier download, else fetched from the source's `url`.
+
+    A path that is an fsspec URL is copied anew each time, because it may have changed.
+
+    Raises:
+        NoData: none of these has it; the message says where was looked and what was answered.
+    """
+    path = source.path.replace("{period}", period)
+    if "://" in path:
+        return _copied(path, downloads)
+    local, downloaded = data_dir / path, downloads / path
+    if local.is_file():
+        return Located(local, f"file {path}")
+    looked = f"no file {local}"
+    if source.url is None:
+        if downloaded.is_file():
+            return Located(downloaded, f"file {path} in {downloads.name}")
+        what_to_do = source.advice or "put the file there"
+        raise NoData(f"{looked}, and the source has no url to fetch it from; {what_to_do}")
+    url = source.url.replace("{period}", period)
+    if not downloaded.is_file():
+        _download(url, downloaded, looked)
+    return Located(downloaded, url)
+
+
+def _copied(url: str, downloads: Path) -> Located:
+    from upath import UPath
+
+    remote = UPath(url)
+    target = downloads / re.sub(r"[^A-Za-z0-9_.-]+", "_", url)
+    if not remote.exists():
+        raise NoData(f"no file {url}; put it there, or correct the source's path")
+    with Arriving(target) as temporary:
+        remote.fs.get_file(remote.path, str(temporary))
+    return Located(target, url)
+
+
+def _download(url: str, target: Path, looked: str) -> None:
+    import requests
+
+    what_to_do = f"put the file there, or fetch {url} by hand"
+    try:
+        with (
+            Arriving(target) as temporary,
+            requests.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as answer,
+        ):
+            if not answer.ok:
+                raise NoData(f"{looked}, and {url} answered {answer.status_code} {answer.reason}; {what_to_do}")
+            with temporary.open("wb") as file:
+                for chunk in answer.iter_content(1 << 20):
+                    file.write(chunk)
+    except requests.RequestException as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise NoData(f"{looked}, and {url} could not be fetched ({cause}); {what_to_do}") from error
+
+
+class Arriving:
+    """A temporary file beside the target: it takes its place when the block succeeds, else it disappears."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+
+    def __enter__(self) -> Path:
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        return self._temporary
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            os.replace(self._temporary, self._target)  # noqa: PTH105 - the atomic step
+        else:
+            self._temporary.unlink(missing_ok=True)
