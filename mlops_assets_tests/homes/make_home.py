@@ -1,0 +1,94 @@
+"""Fill a home with the tests' tiny model, and pack what a later version of the code reads of it.
+
+Run it with the code whose homes are to be kept readable: `python make_home.py FOLDER ARCHIVE` (see README.md).
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MONTHS = [f"2021-{month:02}" for month in range(1, 9)]
+TURNED = "2021-07"
+CANDIDATES = [
+    {"estimator": "sklearn.linear_model.LogisticRegression", "params": {"max_iter": 200}},
+    {"estimator": "xgboost.XGBClassifier", "params": {"n_estimators": 10, "max_depth": 3}},
+]
+
+
+def main(folder: Path, archive: Path) -> None:
+    """A severe month served by plan B and its recovery, a severe month that is accepted, a rollback at the end."""
+    os.environ |= {"MLOPS_HOME": str(folder / "home"), "MLOPS_DATA_DIR": str(folder / "data")}
+    import dagster as dg
+
+    from mlops_assets import monitoring
+    from mlops_assets.home import Home
+    from mlops_assets.incidents.store import Store
+    from mlops_assets.lake.store import Lake
+    from mlops_assets.monitored_model import decisions
+    from mlops_assets.monitored_model.backfill import backfill
+    from mlops_assets.training import tracking
+    from mlops_assets_tests import rides_graph, tiny_model
+
+    home = Home.from_env()
+    home.prepare_dagster()
+    rides_graph.write_turning_rides(folder / "data")
+    rides = tiny_model.rides(TURNED)
+    fees = pa.array([40.0 if number % 5 else 5.0 for number in range(rides.num_rows)])
+    rides = rides.set_column(rides.schema.get_field_index("fee"), "fee", fees)
+    pq.write_table(rides, folder / "data" / "rides" / f"{TURNED}.parquet")
+    spec = tiny_model.spec(candidates=CANDIDATES, staging=2)
+    definitions = rides_graph.definitions(spec)
+    lake, store = Lake(home.lake_url), Store(home.store_url)
+
+    def run(*periods: str) -> None:
+        with dg.DagsterInstance.get() as instance:
+            for result in backfill(definitions, "rides", list(periods), instance=instance):
+                print(result.period, result.outcome, result.errors, flush=True)
+
+    run(*MONTHS[:7])
+    report = lake.partition("rides", "drift_report", TURNED)
+    print(report.facts["verdict"])
+    decisions.accept("rides", lake, store, TURNED, report.facts["report_digest"], "ann", "a new tariff, agreed upon")
+    run(*MONTHS[6:])
+    print(decisions.rollback("rides", lake, store, None, "bob", "the new one is not trusted yet"))
+    run(MONTHS[7])
+    client = tracking.client(home.tracking_uri)
+    expected = {
+        "spec": spec.model_dump(mode="json", exclude_unset=True),
+        "sql": tiny_model.SQL,
+        "status": [line.as_dict() for line in monitoring.periods(lake, "rides")],
+        "aliases": {name: str(version) for name, version in client.get_registered_model("rides").aliases.items()},
+        "digests": {
+            table: {period: lake.partition("rides", table, period).digest for period in lake.periods("rides", table)}
+            for table in rides_graph.TABLES
+        },
+    }
+    pack(home.root, folder / "data", expected, archive)
+
+
+def pack(home: Path, data: Path, expected: dict, archive: Path) -> None:
+    """Home and data without what is only looked at: Dagster's logs, reports, studies, pictures, examples."""
+    (home / "expected.json").write_text(json.dumps(expected, indent=1, default=str))
+    for name in ("dagster", "reports", "evidently", "optuna", "downloads", "logs"):
+        shutil.rmtree(home / name, ignore_errors=True)
+    for database in home.rglob("*.db"):
+        with sqlite3.connect(database) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("VACUUM")
+    for path in home.rglob("*"):
+        if path.suffix in (".png", ".html"):
+            path.unlink()
+    with tarfile.open(archive, "w:xz") as packed:
+        packed.add(home, "home")
+        packed.add(data, "data")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]))
