@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from mlops_assets.declaration.checks import check_models
 from mlops_assets.lake.io_manager import LakeIOManager
 from mlops_assets.monitored_model.assets import LAKE_IO_MANAGER
 from mlops_assets.monitored_model.resources import LakeResource, StoreResource, duckdb, heartbeat
@@ -24,7 +25,11 @@ def shared_resources() -> dict[str, object]:
 
 
 def monitored_models(package: Path) -> dg.Definitions:
-    """The models below `defs/` of a package, with all that they share: what a project of your own returns, too."""
+    """The models below `defs/` of a package, with all that they share: what a project of your own returns, too.
+
+    Raises DeclarationError, before Dagster loads anything, with the file and line of all that is wrong.
+    """
+    check_models(package / "defs")
     return dg.Definitions.merge(
         dg.load_from_defs_folder(path_within_project=package),
         dg.Definitions(

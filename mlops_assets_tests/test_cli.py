@@ -20,7 +20,19 @@ from mlops_assets.lake.store import Lake
 from mlops_assets_tests import rides_graph, tiny_model
 from mlops_assets_tests.simulation import clinic
 
-COMMANDS = ("backfill", "simulate", "status", "sql", "incidents", "champion", "retrain", "reset", "dev", "demo")
+COMMANDS = (
+    "backfill",
+    "simulate",
+    "status",
+    "sql",
+    "incidents",
+    "champion",
+    "retrain",
+    "reset",
+    "dev",
+    "demo",
+    "check",
+)
 HEAVY = ("dagster", "pandas", "mlflow", "duckdb", "pyarrow", "sklearn", "numpy", "pydantic", "rich")
 
 
@@ -51,7 +63,7 @@ def test_help_answers_without_loading_anything_heavy() -> None:
     script = (
         "import sys; from click.testing import CliRunner; from mlops_assets.cli import main\n"
         "for command in ([], ['backfill'], ['status'], ['sql'], ['incidents', 'accept'], ['champion'], ['retrain'], "
-        "['reset'], ['dev'], ['demo'], ['simulate']):\n"
+        "['reset'], ['dev'], ['demo'], ['check'], ['simulate']):\n"
         "    assert CliRunner().invoke(main, [*command, '--help']).exit_code == 0, command\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from mlops_assets.cli import champion, data, home, incidents, periods, query, servers
+from mlops_assets.cli import champion, check, data, home, incidents, periods, query, servers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,6 +30,7 @@ for command in (
     periods.backfill,
     periods.status,
     periods.demo,
+    check.check,
     data.simulate,
     query.sql,
     servers.dev,

@@ -23,12 +23,15 @@ def open_project() -> tuple[dg.Definitions, dg.DagsterInstance]:
 
 
 def load_definitions() -> dg.Definitions:
-    """The project's definitions; a declaration that is wrong is told in its own words, without a stack."""
+    """The project's definitions. A wrong declaration is shown with its file and line, without a stack."""
+    from mlops_assets.declaration.yaml_documents import DeclarationError
     from mlops_assets.definitions import defs
     from mlops_assets.monitored_model.dagster_internals import why_not_loaded
 
     try:
         return defs()
+    except DeclarationError as error:
+        raise click.ClickException(str(error)) from error
     except Exception as error:
         why = why_not_loaded(error)
         if why is None:

@@ -5,6 +5,7 @@ Nothing is stored in DuckDB and nothing is locked: the views read the Parquet fi
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Mapping
@@ -65,6 +66,18 @@ def refresh_views(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
                 f"CREATE OR REPLACE VIEW {identifier(model)}.{identifier(view_name(table))} AS "
                 f"SELECT period, * EXCLUDE (period) FROM {lake.scan(model, table)}"
             )
+
+
+@functools.cache
+def reserved_schemas() -> frozenset[str]:
+    """The names that a schema can't have: those of DuckDB's own schemas and databases, in lower case."""
+    import duckdb
+
+    with duckdb.connect(config={"threads": 1}) as con:
+        found = con.execute(
+            "SELECT schema_name FROM duckdb_schemas() UNION SELECT database_name FROM duckdb_databases()"
+        ).fetchall()
+    return frozenset(name.lower() for (name,) in found)
 
 
 def view_name(table: str) -> str:

@@ -9,9 +9,10 @@ target, and never filters on the target: the same query serves records whose out
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.spec import ModelSpec
@@ -20,11 +21,28 @@ from mlops_assets.sources.connection import create_period_macros
 if TYPE_CHECKING:
     import duckdb
 
+WHOLE_NUMBERS = tuple(
+    f"{sign}{kind}" for sign in ("", "U") for kind in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+)
 NUMERIC_TYPES = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "BOOLEAN", "HUGEINT")
 
 
+# Declarations and queries that fit each other: checked before Dagster loads them, and again when it does.
+_FITTING: set[tuple[str, str]] = set()
+
+
 class FeatureSqlError(ValueError):
-    """features.sql can't be run, or does not return what the model declares."""
+    """features.sql can't be run, or does not return what the model declares.
+
+    `text` is the message without the file, `line` where in it (from 1) when that is known. What rather the declaration
+    has to be changed for is at `declared_at` among its attributes: `("target", "positive")`.
+    """
+
+    def __init__(self, path: Path, text: str, *, line: int | None = None, declared_at: tuple[str, ...] = ()) -> None:
+        super().__init__(f"{path}: {text}")
+        self.text = text
+        self.line = line
+        self.declared_at = declared_at
 
 
 def columns_of(spec: ModelSpec) -> list[str]:
@@ -81,30 +99,39 @@ def check_features_sql(spec: ModelSpec, sql: str, path: Path) -> None:
     """
     import duckdb
 
+    pair = (spec.model_dump_json(), sql)
+    if pair in _FITTING:
+        return
     with duckdb.connect(config={"threads": 1}) as con:
         first = spec.start
         try:
             bind(con, spec, sql, first, raw_columns_sql(spec))
             described = con.execute(f"DESCRIBE SELECT * FROM (\n{sql.rstrip().rstrip(';')}\n)").fetchall()
         except duckdb.Error as error:
-            raise FeatureSqlError(
-                f"{path}: the query can't be run over {spec.raw_table} with the columns "
+            text = (
+                f"the query can't be run over {spec.raw_table} with the columns "
                 f"{['record_id', *spec.source.schema]}: {error}"
-            ) from error
+            )
+            # `bind` puts the query into brackets, on lines of its own.
+            line = re.search(r"LINE (\d+):", str(error))
+            raise FeatureSqlError(path, text, line=max(int(line[1]) - 1, 1) if line else None) from error
     found = {row[0]: str(row[1]) for row in described}
     wanted = columns_of(spec)
     for name in wanted:
         if name not in found:
             close = difflib.get_close_matches(name, found, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise FeatureSqlError(f"{path}: the query does not return {name!r}{hint} It returns {list(found)}")
+            raise FeatureSqlError(path, f"the query does not return {name!r}{hint} It returns {list(found)}")
     undeclared = [name for name in found if name not in wanted]
     if undeclared:
         raise FeatureSqlError(
-            f"{path}: the query returns {undeclared}, which defs.yaml does not declare; list them under `columns`, "
-            "or leave them out of the query"
+            path,
+            f"the query returns {undeclared}, which defs.yaml does not declare; list them under `columns`, "
+            "or leave them out of the query",
         )
     _check_types(spec, found, path)
+    _check_listed(spec, found, path)
+    _FITTING.add(pair)
 
 
 def _check_types(spec: ModelSpec, found: dict[str, str], path: Path) -> None:
@@ -112,6 +139,41 @@ def _check_types(spec: ModelSpec, found: dict[str, str], path: Path) -> None:
     for name in numeric:
         if not any(part in found[name] for part in NUMERIC_TYPES) or "[" in found[name]:
             raise FeatureSqlError(
-                f"{path}: feature {name!r} has type {found[name]}, but is declared numeric; cast it in the query, or "
-                "declare it `categorical: true`"
+                path,
+                f"feature {name!r} has type {found[name]}, but is declared numeric; cast it in the query, or "
+                "declare it `categorical: true`",
             )
+
+
+def _check_listed(spec: ModelSpec, found: dict[str, str], path: Path) -> None:
+    """Refuse values that a column of this type can never have: nothing would ever be the event, or pass the rule."""
+    target = spec.target
+    listed: list[tuple[tuple[str, ...], str, Sequence[Any]]] = []
+    if target.task == "classification":
+        listed.append((("target", "positive"), target.column, [target.positive]))
+        listed.append((("target", "isin"), target.column, target.isin or []))
+    listed += [(("columns", name, "isin"), name, column.isin or []) for name, column in spec.columns.items()]
+    for place, name, values in listed:
+        for value in values:
+            expected = _never_in(found[name], value)
+            if expected:
+                text = (
+                    f"{'.'.join(place)}: found {value!r}, expected {expected}, because features.sql returns {name!r} "
+                    f"as {found[name]}; write it so, or cast the column in features.sql"
+                )
+                raise FeatureSqlError(path, text, declared_at=place)
+
+
+def _never_in(kind: str, value: Any) -> str | None:
+    """What values of a column's type look like, when this one is none of them; None when it may be one."""
+    if "[" in kind:
+        return None
+    if kind.startswith(("VARCHAR", "ENUM")):
+        return None if isinstance(value, str) else f'text like "{str(value).lower()}"'
+    if kind == "BOOLEAN" and isinstance(value, str):
+        return "true or false without quotes"
+    if kind.startswith((*WHOLE_NUMBERS, "DOUBLE", "FLOAT", "DECIMAL")) and isinstance(value, str):
+        return "a number without quotes"
+    if kind in WHOLE_NUMBERS and isinstance(value, float) and not value.is_integer():
+        return "a whole number"
+    return None

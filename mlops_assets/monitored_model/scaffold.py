@@ -5,7 +5,6 @@ With `--source FILE --target COLUMN` the declaration is drafted from the file's 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from string import Template
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlops_assets.home import data_dir
 from mlops_assets.monitored_model.draft import Draft, DraftError, drafted, example
+from mlops_assets.monitored_model.spec import refused_name
 
 README = Template("""\
 # $name
@@ -61,8 +61,8 @@ def _asked_for(request: dg.ScaffoldRequest[ScaffoldParameters]) -> tuple[str, Dr
     name, given = request.target_path.name, request.params
     if request.scaffold_format != "yaml":
         raise ValueError("a monitored model is declared in YAML; leave out `--format python`")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(f"{name!r} is not a plain name; use lower-case letters, digits and _, e.g. late_parcels")
+    if why := refused_name(name):
+        raise ValueError(why)
     if given.source is None:
         if given.target is not None:
             raise ValueError("--target is a column of the file that --source names; give both")

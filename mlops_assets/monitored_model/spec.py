@@ -15,13 +15,42 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mlops_assets.drift.verdict import SCORES, DriftThresholds
 from mlops_assets.lake.columns import Column, Kind, kinds
+from mlops_assets.lake.connection import reserved_schemas
 from mlops_assets.lake.periods import Calendar
 from mlops_assets.plan_b.ladder import check_ladder
 from mlops_assets.sources.declaration import Source
 from mlops_assets.training.candidates import Candidate, Target
 from mlops_assets.training.metrics import CLASSIFICATION_METRICS, HIGHER_IS_BETTER, REGRESSION_METRICS
 
+MONITORING = "monitoring"
 PLATFORM_COLUMNS = {"record_id", "period", "score", "prediction", "model_version", "split"}
+
+
+# Dagster keeps the name as a tag's value, the file system raw_<records> as a folder's name.
+LONGEST_NAME = 63
+LONGEST_RECORDS = 200
+
+
+def refused_name(name: str) -> str | None:
+    """Why a model can't have this name, None when it can."""
+    if why := _refused_text(name, LONGEST_NAME):
+        return why
+    if name == MONITORING:
+        return f"{name!r} is the name of the platform's own views; choose another"
+    if name in reserved_schemas():
+        return (
+            f"{name!r} is the name of one of DuckDB's own schemas or databases, so the model's views could not be "
+            f"read, nor those of any other; choose another than {', '.join(sorted(reserved_schemas()))}"
+        )
+    return None
+
+
+def _refused_text(name: str, longest: int) -> str | None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        return f"{name!r} is not a plain name; use lower-case letters, digits and _, e.g. green_taxi"
+    if len(name) > longest:
+        return f"found a name of {len(name)} characters, expected at most {longest}; shorten it"
+    return None
 
 
 # Lists of a fixed length, not tuples: Dagster shows a sample of the YAML, and does not know how to write a tuple.
@@ -202,13 +231,20 @@ class ModelSpec(BaseModel):
     )
     schedule: str | None = Field(default=None, description="Cron line of the period job; by default after its end.")
 
-    @field_validator("name", "records")
+    @field_validator("name")
     @classmethod
-    def _is_identifier(cls, value: str) -> str:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
-            raise ValueError(f"{value!r} is not a plain name; use lower-case letters, digits and _, e.g. green_taxi")
-        if value == "monitoring":
-            raise ValueError("'monitoring' is the name of the platform's own views; choose another")
+    def _can_name_a_model(cls, value: str) -> str:
+        why = refused_name(value)
+        if why is not None:
+            raise ValueError(why)
+        return value
+
+    @field_validator("records")
+    @classmethod
+    def _can_name_a_table(cls, value: str) -> str:
+        why = _refused_text(value, LONGEST_RECORDS)
+        if why is not None:
+            raise ValueError(why)
         return value
 
     @field_validator("start", "end", mode="before")
@@ -256,6 +292,7 @@ class ModelSpec(BaseModel):
         self.calendar.validate(self.start)
         if self.end is not None and self.calendar.start(self.end) < self.calendar.start(self.start):
             raise ValueError(f"end ({self.end}) is before start ({self.start})")
+        self._names_can_be_told_apart()
         if self.target.column in self.columns:
             raise ValueError(f"the target {self.target.column!r} is among the feature columns: it would leak")
         for segment in self.segments:
@@ -287,6 +324,22 @@ class ModelSpec(BaseModel):
             )
         if self.kinds[self.baseline] != "numeric":
             raise ValueError(f"baseline {self.baseline!r} is declared categorical; a forecast is a number")
+
+    def _names_can_be_told_apart(self) -> None:
+        """SQL takes names for the same that differ in case only, so one column would be read for both."""
+        time = [self.source.time_column] if self.source.time_column else []
+        for where, names, fix in (
+            ("source.schema", list(self.source.schema), "leave one out, or rename it by a source.query"),
+            ("features", [*self.row_keys, *time, *self.columns, self.target.column], "rename one in features.sql"),
+        ):
+            told: dict[str, str] = {}
+            for name in names:
+                other = told.setdefault(name.lower(), name)
+                if other != name:
+                    raise ValueError(
+                        f"{where}: found {other!r} and {name!r}, expected names that differ in more than their case, "
+                        f"because SQL takes these for the same; {fix}"
+                    )
 
     def _scenarios_are_apart(self) -> None:
         if self.scenarios is None:

@@ -156,17 +156,26 @@ class Batch:
 
 def simulated_model(folder: Path) -> SimulatedModel:
     """The model that a folder with defs.yaml and simulation.yaml declares. Raises SimulationError."""
-    import yaml
     from pydantic import ValidationError
 
-    declared = (yaml.safe_load((folder / "defs.yaml").read_text()) or {}).get("attributes", {})
+    from mlops_assets.declaration.yaml_documents import DeclarationError, read_documents
+
+    # Only what a simulation needs is asked for, so that data can be drawn before the model is declared to its end.
+    path = folder / "defs.yaml"
     try:
+        documents = read_documents(path)
+    except DeclarationError as error:
+        raise SimulationError(str(error)) from error
+    if len(documents) != 1:
+        raise SimulationError(f"{path}: found {len(documents)} YAML documents, expected one to simulate")
+    try:
+        declared = documents[0].value["attributes"]
         calendar = Calendar(declared.get("cadence", "monthly"))
         source = Source.model_validate(declared["source"])
-        name, start, end = declared["name"], str(declared["start"]), declared.get("end")
+        name, start, end = declared["name"], calendar.validate(str(declared["start"])), declared.get("end")
         lead = int(declared.get("lead", 0))
-    except (KeyError, ValueError, ValidationError) as error:
-        raise SimulationError(f"{folder / 'defs.yaml'} declares no model that could be simulated: {error}") from error
+    except (KeyError, ValueError, TypeError, AttributeError, ValidationError) as error:
+        raise SimulationError(f"{path} declares no model that could be simulated: {error}") from error
     return SimulatedModel(name, source, calendar, start, None if end is None else str(end), lead, folder)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from mlops_assets.declaration.yaml_documents import DeclarationError, read_documents
 from mlops_assets.simulation.expressions import Formula, FormulaError
 
 FILE = "simulation.yaml"
@@ -206,12 +206,17 @@ class GenerativeModel(_Declared):
 def read_generative_model(path: Path) -> GenerativeModel:
     """The model that a file declares. Raises SimulationError, with the file and the place, when it can't be one."""
     try:
-        return GenerativeModel.model_validate(yaml.safe_load(path.read_text()))
+        (document, *others) = read_documents(path)
+        if others:
+            raise SimulationError(f"{path}: found {len(others) + 1} YAML documents, expected one")
+        return GenerativeModel.model_validate(document.value)
+    except DeclarationError as error:
+        raise SimulationError(str(error)) from error
     except ValidationError as error:
-        told = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise SimulationError(f"{path}: {told}") from error
-    except yaml.YAMLError as error:
-        raise SimulationError(f"{path} is no YAML: {error}") from error
+        raise SimulationError(
+            "\n".join(
+                f"{path}:{document.line_of(problem['loc'])}: "
+                f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
+                for problem in error.errors()
+            )
+        ) from error

@@ -33,6 +33,15 @@ WRONG = [
     ("colour", "red", ("colour",), "Extra inputs are not permitted"),
     ("name", "Green Taxi", ("name",), "is not a plain name"),
     ("name", "monitoring", ("name",), "the platform's own views"),
+    *(
+        ("name", name, ("name",), f"'{name}' is the name of one of DuckDB's own schemas or databases")
+        for name in ("temp", "system", "memory", "main", "pg_catalog", "information_schema")
+    ),
+    ("name", "a" * 64, ("name",), "64 characters, expected at most 63"),
+    ("records", "a" * 201, ("records",), "expected at most 200"),
+    ("source.schema.Fare", "DOUBLE", (), "source.schema: found 'fare' and 'Fare'"),
+    ("columns.Started_At", {"categorical": True}, (), "features: found 'started_at' and 'Started_At'"),
+    ("columns.IS_CASH", {}, (), "features: found 'IS_CASH' and 'is_cash'"),
     ("cadence", "daily", ("cadence",), "'monthly' or 'weekly'"),
     ("start", "2021-13", (), "2021-13"),
     ("end", "2020-01", (), r"end \(2020-01\) is before start \(2021-01\)"),
