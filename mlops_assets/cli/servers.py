@@ -15,7 +15,7 @@ def dev(dagster_port: int, mlflow_port: int, evidently_port: int, reports_port: 
 
     Ctrl-C stops them all.
     """
-    from mlops_assets.dev import PortTaken, serve
+    from mlops_assets.servers.dev import PortTaken, serve
 
     try:
         serve(

@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlops_assets.drift.evidently_text import neutral, neutral_frame, neutral_names
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -110,15 +112,16 @@ def write_page(
     left_out = _incomparable(reference, current, wanted)
     compared = {name: kind for name, kind in wanted.items() if name not in left_out}
     text = _header(title, notes, left_out, len(reference), len(current), period)
+    names = neutral_names(compared)
     snapshot = _run(
-        _typed(reference, compared),
-        _typed(current, compared),
-        compared,
-        heading=f"{model} · {period}",
+        neutral_frame(_typed(reference, compared), compared, names),
+        neutral_frame(_typed(current, compared), compared, names),
+        {names[name]: kind for name, kind in compared.items()},
+        heading=neutral(f"{model} · {period}"),
         text=text,
-        name=f"{model} {period}",
+        name=neutral(f"{model} {period}"),
         timestamp=timestamp,
-        tags=[model, period, *tags],
+        tags=[neutral(tag) for tag in (model, period, *tags)],
     )
     with _whole_file(html) as partial:
         page = snapshot.get_html_str(as_iframe=False)
@@ -128,8 +131,10 @@ def write_page(
         )
     project_id = snapshot_id = None
     if workspace is not None:
-        project_id, snapshot_id = _add_run(workspace, model, period, snapshot, score_column)
-    drifted = _drifted(snapshot)
+        shown_score = None if score_column is None else names.get(score_column, neutral(score_column))
+        project_id, snapshot_id = _add_run(workspace, model, period, snapshot, shown_score)
+    real_names = {safe: name for name, safe in names.items()}
+    drifted = tuple(real_names[safe] for safe in _drifted(snapshot))
     return EvidentlyPage(
         html=html,
         project_id=project_id,
@@ -215,7 +220,9 @@ def _header(
 
 
 def _markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in r"\`*_{}[]<>#|~" else c for c in text.replace("\n", " "))
+    """The text on one line, without meaning in Markdown or HTML."""
+    safe = neutral(" ".join(text.split()), limit=None)
+    return "".join(f"\\{c}" if c in r"\*_{}[]#|~!" else c for c in safe)
 
 
 def _html(text: str) -> str:

@@ -172,8 +172,8 @@ def explanation_page(pipeline: Pipeline, title: str) -> str | None:
         for i, (name, _) in enumerate(figures)
     ]
     links = " · ".join(f'<a href="#t{i}">{escape(name)}</a>' for i, (name, _) in enumerate(figures))
-    # "</" would end the script element early if a category's name contained it.
-    data = json.dumps([json.loads(figure) for _, figure in figures]).replace("</", "<\\/")
+    # A "<" in a category's name could end the script element early, or open a comment in it.
+    data = json.dumps([json.loads(figure) for _, figure in figures]).replace("<", "\\u003c")
     return _PAGE.format(
         title=escape(title), links=links, sections="\n".join(sections), data=data, plotly=get_plotlyjs()
     )

@@ -126,7 +126,7 @@ def deployed(workspace: Path, home: Home, data: Path, log: Path) -> Iterator[Dep
         "DAGSTER_HOME": str(dagster_home),
         "PYTHONPATH": str(PROJECT),
     }
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "mlops_assets.servers.dagster_ui", "-w", str(workspace), "--port", str(port)]
     with running(command, environment, log) as process:
         found = Deployment(f"http://127.0.0.1:{port}", home, data, log)
 

@@ -16,11 +16,14 @@ from pathlib import Path
 from types import FrameType
 
 from mlops_assets.home import PROJECT, Home
+from mlops_assets.servers.guard import allowed_hosts
 
 HOST = "127.0.0.1"
 READY_SECONDS = 120
 MLFLOW_START = "/#/experiments?workflowType=machine_learning"
 STOP_SECONDS = 20
+SERVERS = "mlops_assets.servers"
+MLFLOW_APP = "mlops-assets"
 
 
 class PortTaken(RuntimeError):
@@ -49,27 +52,25 @@ def servers(ports: Mapping[str, int]) -> list[Server]:
         folder.mkdir(parents=True, exist_ok=True)
     python = [sys.executable, "-m"]
     workspace = str(PROJECT / "workspace.yaml")
-    mlflow = ["mlflow", "server", "--backend-store-uri", home.tracking_uri, "--default-artifact-root"]
-    mlflow += [home.artifacts.as_uri(), "--workers", "1", "--host", HOST, "--port", str(ports["mlflow"])]
-    dagster = ["dagster", "dev", "-w", workspace, "--host", HOST, "--port", str(ports["dagster"])]
-    evidently = ["evidently", "ui", "--workspace", str(home.evidently), "--host", HOST]
-    reports = ["http.server", str(ports["reports"]), "--bind", HOST, "--directory", str(home.reports)]
+    hosts = ",".join(f"{name},{name}:*" for name in sorted(allowed_hosts()) if ":" not in name)
+    # By MLflow's entry point `mlflow.app`: its own check of `Origin` admits every port of this machine.
+    mlflow = ["mlflow", "server", "--app-name", MLFLOW_APP, "--allowed-hosts", hosts]
+    mlflow += ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifacts.as_uri()]
+    mlflow += ["--workers", "1", *_listens(ports["mlflow"])]
+    dagster = [f"{SERVERS}.dagster_ui", "--workspace", workspace, *_listens(ports["dagster"])]
+    evidently = [f"{SERVERS}.evidently_ui", "--workspace", str(home.evidently), *_listens(ports["evidently"])]
+    reports = [f"{SERVERS}.reports", "--folder", str(home.reports), *_listens(ports["reports"])]
     return [
         Server("Dagster", ports["dagster"], python + dagster, "lineage, partitions, checks, runs"),
         # Its bare address opens the pages for language models, where there is nothing to see.
         Server("MLflow", ports["mlflow"], python + mlflow, "experiments, trials, the model registry", MLFLOW_START),
-        Server(
-            "Evidently",
-            ports["evidently"],
-            [_script("evidently"), *evidently[1:], "--port", str(ports["evidently"])],
-            "drift panels over the periods",
-        ),
+        Server("Evidently", ports["evidently"], python + evidently, "drift panels over the periods"),
         Server("Reports", ports["reports"], python + reports, "Evidently's page of each period"),
     ]
 
 
-def _script(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
+def _listens(port: int) -> list[str]:
+    return ["--host", HOST, "--port", str(port)]
 
 
 def serve(ports: Mapping[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
@@ -10,10 +11,12 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 from mlops_assets_tests.end_to_end.processes import free_ports, members, running, wait_for
 
 SERVERS = ("dagster", "mlflow", "evidently", "reports")
+DELETE_RUN = 'mutation { deleteRun(runId: "00000000-0000-0000-0000-000000000000") { __typename } }'
 
 
 def command(ports: dict[str, int]) -> list[str]:
@@ -34,6 +37,52 @@ def answers(port: int) -> bool:
 def children_of(process: int) -> list[int]:
     listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [int(pid) for pid in listed]
+
+
+def status(port: int, method: str = "GET", path: str = "/", body: bytes = b"", **headers: str) -> int:
+    """The status that a server answers a request with, whatever headers it has."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body or None, {name.replace("_", "-"): text for name, text in headers.items()})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+# What each server would do for any web page without the guard.
+WRITES = {
+    "dagster": ("POST", f"/graphql?query={quote(DELETE_RUN)}"),
+    "mlflow": ("POST", "/api/2.0/mlflow/experiments/create"),
+    "evidently": ("DELETE", "/api/projects/00000000-0000-0000-0000-000000000000"),
+    "reports": ("POST", "/rides/2021-04.html"),
+}
+
+
+def check_guarded(name: str, port: int) -> None:
+    method, path = WRITES[name]
+    json = {"Content_Type": "application/json"}
+    own = status(port, method, path, b"{}", Origin=f"http://127.0.0.1:{port}", **json)
+    assert own not in (403, 500), f"{name} refuses its own page: {own}"
+    for origin in ("https://evil.example", "null", "http://localhost:1234", f"http://localhost:{port}"):
+        assert status(port, method, path, b"{}", Origin=origin, **json) == 403, f"{name} admits {origin}"
+        assert status(port, method, path, b"{}", Origin=origin, Content_Type="text/plain") == 403
+    assert status(port, method, path, b"{}", Host="evil.example", **json) == 403, f"{name} answers to any name"
+    assert status(port, Host=f"evil.example:{port}") == 403
+    assert status(port, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors", Sec_Fetch_Dest="image") == 403
+
+
+def check_dagster_changes_nothing_by_get(port: int) -> None:
+    assert status(port, path=f"/graphql?query={quote(DELETE_RUN)}") == 405
+    assert status(port, path=f"/graphql?query={quote('{ version }')}") == 200
+    handshake = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec_WebSocket_Version": "13",
+        "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec_WebSocket_Protocol": "graphql-ws",
+    }
+    assert status(port, path="/graphql", **handshake, Origin="https://evil.example") == 403
+    assert status(port, path="/graphql", **handshake, Origin=f"http://127.0.0.1:{port}") == 101
 
 
 def test_dev_starts_four_servers_and_ctrl_c_ends_them_all(home: Path, tmp_path: Path) -> None:
@@ -58,6 +107,8 @@ def test_dev_starts_four_servers_and_ctrl_c_ends_them_all(home: Path, tmp_path: 
                 assert found.read() == b"the report of April"
             for name, port in ports.items():
                 assert f"http://127.0.0.1:{port}" in log.read_text(), f"{name}'s address is not shown"
+                check_guarded(name, port)
+            check_dagster_changes_nothing_by_get(ports["dagster"])
             os.kill(process.pid, signal.SIGINT)
             assert process.wait(40) == 0
             assert {pid: members(pid) for pid in servers if members(pid)} == {}
