@@ -222,7 +222,7 @@ def _header(
 def _markdown(text: str) -> str:
     """The text on one line, without meaning in Markdown or HTML."""
     safe = neutral(" ".join(text.split()), limit=None)
-    return "".join(f"\\{c}" if c in r"\*_{}[]#|~!" else c for c in safe)
+    return "".join(f"\\{c}" if c in r"\`*_{}[]#|~!&" else c for c in safe)
 
 
 def _html(text: str) -> str:

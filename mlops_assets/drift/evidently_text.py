@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mlops_assets.lake.columns import Kind
 
 MAX_CHARACTERS = 120
-# Full-width forms look alike and mean nothing to HTML, scripts or plotly's own small markup.
-_LOOK_ALIKE = str.maketrans({"<": "＜", ">": "＞", "&": "＆", "`": "｀"})
+# Angle quotation marks look alike, are in every font, and mean nothing to HTML, scripts or plotly's own small markup.
+_LOOK_ALIKE = str.maketrans({"<": "‹", ">": "›"})
 # Control and format characters (bidirectional overrides, zero-width ones), line and paragraph separators, surrogates.
 _UNSHOWN = {"Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn"}
 
