@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.drift.profile import Profile
 from mlops_assets.drift.verdict import DriftReport, compare
+from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.store import identifier
+from mlops_assets.monitored_model.sampling import Sampled, sample_sql
 from mlops_assets.monitored_model.tables import FEATURES, PROFILE
 from mlops_assets.monitored_model.workbench import Workbench
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mlops_assets.incidents.store import Cause
+    from mlops_assets.monitored_model.spec import ModelSpec
     from mlops_assets.training.search import Split
 
 NO_WINDOW = "no full window yet"
 ROLES = ("train", "validation", "test")
+SAMPLED_ROLES = ("train", "validation")  # test metrics are those of all rows
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ def _window_parts(bench: Workbench, period: str) -> tuple[dict[str, Part], dict[
 def _check_rows(bench: Workbench, parts: Mapping[str, Part]) -> None:
     least = bench.spec.window.min_rows
     for role, part in parts.items():
-        ((rows,),) = bench.con.execute(f"SELECT count(*) FROM ({part_sql(bench, part)})").fetchall()
+        rows = count_rows(bench, part)
         if rows < least:
             raise NothingToLearn(f"too few rows to {_verb(role)} on: {rows:,} in {part}, window.min_rows is {least:,}")
 
@@ -222,12 +228,63 @@ def part_sql(bench: Workbench, part: Part) -> str:
     return f"SELECT * FROM {bench.records(FEATURES, part.periods)} WHERE {' AND '.join(conditions)}"
 
 
-def load_split(bench: Workbench, part: Part) -> Split:
-    """A part's feature columns and encoded target, in the order of period and record key."""
-    from mlops_assets.training.search import Split, encode_target
+def count_rows(bench: Workbench, part: Part) -> int:
+    """How many rows with known target a part has."""
+    ((rows,),) = bench.con.execute(f"SELECT count(*) FROM ({part_sql(bench, part)})").fetchall()
+    return int(rows)
 
+
+def samples(bench: Workbench, plan: LearningPlan) -> dict[str, Sampled]:
+    """The parts that are too large to learn from as a whole (`max_rows`), and how much of them is used."""
+    found = {}
+    for role in SAMPLED_ROLES:
+        rows = count_rows(bench, plan.parts[role])
+        if rows > bench.spec.max_rows:
+            found[role] = Sampled(bench.spec.max_rows, rows)
+    return found
+
+
+def load_split(bench: Workbench, part: Part, max_rows: int | None = None) -> Split:
+    """A part's feature columns and encoded target, in the order of period and record key; a sample of more rows than
+    `max_rows`.
+    """
     spec = bench.spec
     columns = bench.columns_sql([*spec.columns, spec.target.column])
-    order = bench.columns_sql(["period", *spec.record_keys])
-    frame = bench.con.execute(f"SELECT {columns} FROM ({part_sql(bench, part)}) ORDER BY {order}").df()
+    keys = ["period", *spec.record_keys]
+    sql = part_sql(bench, part)
+    parameters: list[Any] = []
+    if max_rows is not None and count_rows(bench, part) > max_rows:
+        target = spec.target.column if spec.target.task == "classification" else None
+        condition, parameters = sample_sql(bench.con, sql, keys=keys, seed=spec.seed, max_rows=max_rows, target=target)
+        sql = f"SELECT * FROM ({sql}) WHERE {condition}"
+    frame = bench.con.execute(f"SELECT {columns} FROM ({sql}) ORDER BY {bench.columns_sql(keys)}", parameters).df()
+    return _split(spec, frame)
+
+
+class PartRows(Iterable["Split"]):
+    """All rows of a part: in one piece as `load_split` gives them, or in batches where there are more than `max_rows`.
+
+    It can be read any number of times. Until a reading has come to its end, `bench.con` is free for other queries.
+    """
+
+    def __init__(self, bench: Workbench, part: Part) -> None:
+        self._bench, self._part = bench, part
+        self.rows = count_rows(bench, part)
+        self._whole: Split | None = None
+
+    def __iter__(self) -> Iterator[Split]:
+        bench, spec = self._bench, self._bench.spec
+        if self.rows <= spec.max_rows:
+            self._whole = self._whole or load_split(bench, self._part)
+            yield self._whole
+            return
+        columns = bench.columns_sql([*spec.columns, spec.target.column])
+        sql = f"SELECT {columns} FROM ({part_sql(bench, self._part)})"
+        for batch in query_batches(bench.con.cursor(), sql):
+            yield _split(spec, batch.to_pandas())
+
+
+def _split(spec: ModelSpec, frame: pd.DataFrame) -> Split:
+    from mlops_assets.training.search import Split, encode_target
+
     return Split(frame[list(spec.columns)], encode_target(frame[spec.target.column], spec.target))

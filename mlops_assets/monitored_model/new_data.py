@@ -15,6 +15,8 @@ from mlops_assets.monitored_model.workbench import Workbench
 NEW_DATA_SIZE = "new_data_size"
 TRAINED_UNTIL = "trained_until"
 """Tag of a version: the last period among its training rows."""
+TRAIN_ROWS = "train_rows"
+"""Tag of a version that was trained on a sample: how many training rows there were."""
 
 
 def new_data_size(bench: Workbench, period: str, plan: LearningPlan) -> Check:
@@ -37,7 +39,8 @@ def new_data_size(bench: Workbench, period: str, plan: LearningPlan) -> Check:
     new = {role: {p: n for p, n in by_period.items() if p > until} for role, by_period in counts.items()}
     new_rows = sum(sum(by_period.values()) for by_period in new.values())
     new_periods = sorted({p for by_period in new.values() for p in by_period})
-    trained_rows = int(champion.metrics["train"]["rows"] or 0)
+    # Of a champion that learned from a sample: the rows that the sample stands for.
+    trained_rows = int(champion.tags.get(TRAIN_ROWS) or champion.metrics["train"]["rows"] or 0)
     ratio, limit = new_rows / trained_rows, bench.spec.min_new_data
     metadata = {
         "new_rows": new_rows,

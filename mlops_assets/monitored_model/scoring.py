@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,6 +15,8 @@ from mlops_assets.monitored_model.workbench import Workbench
 
 if TYPE_CHECKING:
     from mlops_assets.training.registry import LoadedModel
+    from mlops_assets.training.scored_rows import ScoredRows
+    from mlops_assets.training.search import Split
 
 SCORE = "score"
 SCORE_KINDS: dict[str, Any] = {SCORE: "numeric"}
@@ -38,6 +41,23 @@ def load_version(bench: Workbench, version: str) -> LoadedModel:
 
     client = bench.period_run.client if bench.period_run else tracking.client(bench.home.tracking_uri)
     return registry.load(client, bench.name, version)
+
+
+def kept_scores(bench: Workbench) -> ScoredRows:
+    """An empty collection of scores beside outcomes, which keeps what is more than `max_rows` in the database."""
+    from mlops_assets.training.scored_rows import ScoredRows
+
+    return ScoredRows(bench.con, bench.spec.max_rows)
+
+
+def scored_rows(bench: Workbench, model: LoadedModel, rows: Iterable[Split]) -> ScoredRows:
+    """A version's scores of rows, beside their outcomes; close it after use."""
+    from mlops_assets.training.pipeline import scores
+
+    found = kept_scores(bench)
+    for split in rows:
+        found.add(split.target, scores(model.pipeline, split.features, bench.spec.target))
+    return found
 
 
 def score_profile(bench: Workbench, relation: str) -> Profile:

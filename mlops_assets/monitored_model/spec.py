@@ -204,6 +204,12 @@ class ModelSpec(BaseModel):
         description="How many of a search's best models are registered with the aliases staging-1, staging-2, …",
     )
     seed: int = Field(default=42, ge=0, description="Seed of the search, the estimators and the samples.")
+    max_rows: int = Field(
+        default=1_000_000,
+        ge=100,
+        description="Rows that are in memory at once: of more training or validation rows a sample is taken, the same "
+        "each time and stratified by the target; more test rows are read in batches, with exact metrics.",
+    )
     metric: str = Field(default="f1", description="What candidates and champions are compared by.")
     cut: float | Literal["tuned"] = Field(
         default="tuned", description="Score from which a record is predicted positive; `tuned` on validation."

@@ -18,4 +18,4 @@ from __future__ import annotations
 FIT_VERSION = "7216cd1520db11bc"
 
 # The modules that can change a fitted model or its cut. Pictures and registry code are not among them.
-FITTING_MODULES = ("candidates.py", "encoding.py", "metrics.py", "pipeline.py", "search.py")
+FITTING_MODULES = ("candidates.py", "encoding.py", "metrics.py", "pipeline.py", "scored_rows.py", "search.py")

@@ -33,6 +33,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
 CLASSIFICATION_METRICS = tuple(list(HIGHER_IS_BETTER)[:9])
 REGRESSION_METRICS = tuple(list(HIGHER_IS_BETTER)[9:])
 CALIBRATION_BINS = 20
+CLIP = 1e-15  # how near to 0 and 1 a probability may come in the log loss
 
 
 class Metrics(dict[str, float]):
@@ -67,7 +68,8 @@ class FisherResult:
     p_value: float
 
 
-def _binary(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def binary(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Labels as bool and scores as float64, shape (n,) each; raises ValueError for what can't be measured."""
     y = np.asarray(labels)
     s = np.asarray(scores, dtype=np.float64)
     if y.shape != s.shape or y.ndim != 1:
@@ -92,10 +94,41 @@ def classification_metrics(labels: ArrayLike, scores: ArrayLike, cut: float) -> 
 
     Raises ValueError for other labels than 0/1, scores outside 0–1, and no rows.
     """
-    y, s = _binary(labels, scores)
+    y, s = binary(labels, scores)
     n, positives = len(y), int(y.sum())
     predicted = s >= cut
-    hits, called = int((predicted & y).sum()), int(predicted.sum())
+    clipped = np.clip(s, CLIP, 1 - CLIP)
+    return classification_values(
+        n,
+        positives,
+        hits=int((predicted & y).sum()),
+        called=int(predicted.sum()),
+        cut=cut,
+        auc=_auc(y, s) if positives not in (0, n) else math.nan,
+        average_precision=_average_precision(y, s) if positives else math.nan,
+        log_loss=float(-np.log(np.where(y, clipped, 1 - clipped)).mean()),
+        brier=float(((s - y) ** 2).mean()),
+        calibration_error=calibration_error(labels, scores),
+    )
+
+
+def classification_values(
+    n: int,
+    positives: int,
+    *,
+    hits: int,
+    called: int,
+    cut: float,
+    auc: float,
+    average_precision: float,
+    log_loss: float,
+    brier: float,
+    calibration_error: float,
+) -> Metrics:
+    """The metrics of `classification_metrics` from what was counted: `hits` are the positive rows among the `called`.
+
+    Those that the counts leave undefined are NaN, with the reason.
+    """
     undefined: dict[str, str] = {}
     if not positives:
         undefined |= dict.fromkeys(("f1", "recall", "average_precision", "f1_all_positive"), "no row is positive")
@@ -103,17 +136,16 @@ def classification_metrics(labels: ArrayLike, scores: ArrayLike, cut: float) -> 
         undefined["precision"] = f"no score reaches the cut {cut:g}"
     if positives in (0, n):
         undefined["auc"] = f"all rows are {'positive' if positives else 'negative'}"
-    clipped = np.clip(s, 1e-15, 1 - 1e-15)
     values = {
         "f1": 2 * hits / max(called + positives, 1),
         "precision": hits / max(called, 1),
         "recall": hits / max(positives, 1),
-        "accuracy": float((predicted == y).mean()),
-        "auc": _auc(y, s) if "auc" not in undefined else math.nan,
-        "average_precision": _average_precision(y, s) if positives else math.nan,
-        "log_loss": float(-np.log(np.where(y, clipped, 1 - clipped)).mean()),
-        "brier": float(((s - y) ** 2).mean()),
-        "calibration_error": calibration_error(labels, scores),
+        "accuracy": (n - positives - called + 2 * hits) / n,
+        "auc": auc,
+        "average_precision": average_precision,
+        "log_loss": log_loss,
+        "brier": brier,
+        "calibration_error": calibration_error,
         "positive_rate": positives / n,
         "predicted_positive_rate": called / n,
         "f1_all_positive": 2 * positives / (n + positives),
@@ -148,7 +180,7 @@ def _average_precision(y: NDArray[np.bool_], s: NDArray[np.float64]) -> float:
 
 def calibration_curve(labels: ArrayLike, scores: ArrayLike, bins: int = CALIBRATION_BINS) -> CalibrationCurve:
     """Mean score against observed rate in up to `bins` bins of (nearly) equal size; ties share one."""
-    y, s = _binary(labels, scores)
+    y, s = binary(labels, scores)
     edges = np.unique(np.quantile(s, np.linspace(0, 1, bins + 1)[1:-1]))
     bin_of = np.searchsorted(edges, s, side="left")
     rows = np.bincount(bin_of, minlength=len(edges) + 1)
@@ -163,7 +195,11 @@ def calibration_error(labels: ArrayLike, scores: ArrayLike, bins: int = CALIBRAT
 
     Naeini, Cooper, Hauskrecht: Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015.
     """
-    curve = calibration_curve(labels, scores, bins)
+    return curve_error(calibration_curve(labels, scores, bins))
+
+
+def curve_error(curve: CalibrationCurve) -> float:
+    """The expected calibration error of a curve."""
     return float((np.abs(curve.score - curve.rate) * curve.rows).sum() / curve.rows.sum())
 
 
@@ -179,19 +215,34 @@ def regression_metrics(actual: ArrayLike, predicted: ArrayLike) -> Metrics:
     if not (np.isfinite(a).all() and np.isfinite(p).all()):
         raise ValueError("actual and predicted values must be finite; leave rows without an outcome out")
     error = p - a
-    total, spread = float(np.abs(a).sum()), float(((a - a.mean()) ** 2).sum())
+    return regression_values(
+        len(a),
+        actual_sum=float(np.abs(a).sum()),
+        spread=float(((a - a.mean()) ** 2).sum()),
+        error_sum=float(error.sum()),
+        absolute_error=float(np.abs(error).sum()),
+        squared_error=float((error**2).sum()),
+    )
+
+
+def regression_values(
+    n: int, *, actual_sum: float, spread: float, error_sum: float, absolute_error: float, squared_error: float
+) -> Metrics:
+    """The metrics of `regression_metrics` from sums over `n` rows: of the absolute actual values, of their squared
+    distances from their mean (`spread`), of the errors, their absolute values and their squares.
+    """
     undefined: dict[str, str] = {}
-    if total == 0:
+    if actual_sum == 0:
         undefined["wmape"] = "every actual value is 0"
     if spread == 0:
         undefined["r2"] = "all actual values are equal"
     values = {
-        "mae": float(np.abs(error).mean()),
-        "rmse": float(np.sqrt((error**2).mean())),
-        "wmape": float(np.abs(error).sum()) / total if total else math.nan,
-        "bias": float(error.mean()),
-        "r2": 1 - float((error**2).sum()) / spread if spread else math.nan,
-        "rows": float(len(a)),
+        "mae": absolute_error / n,
+        "rmse": math.sqrt(squared_error / n),
+        "wmape": absolute_error / actual_sum if actual_sum else math.nan,
+        "bias": error_sum / n,
+        "r2": 1 - squared_error / spread if spread else math.nan,
+        "rows": float(n),
     }
     return Metrics(values, undefined)
 
@@ -204,7 +255,7 @@ def tune_cut(labels: ArrayLike, scores: ArrayLike, metric: str = "f1") -> float:
     way between two neighbouring scores, so that rounding of a score doesn't flip it. Of equally good cuts
     the highest one is taken. Raises ValueError when no row is positive and F1 is asked for.
     """
-    y, s = _binary(labels, scores)
+    y, s = binary(labels, scores)
     positives = int(y.sum())
     distinct, hits, called = _descending_counts(y, s)
     if metric == "accuracy":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlops_assets.lake.columns import Kind
+from mlops_assets.lake.memory import is_out_of_memory
 from mlops_assets.training.candidates import Candidate, SearchSpace, Target, check_parameters
 from mlops_assets.training.metrics import (
     CLASSIFICATION_METRICS,
@@ -26,6 +27,7 @@ from mlops_assets.training.metrics import (
     tune_cut,
 )
 from mlops_assets.training.pipeline import ScoreError, calibration_folds, estimator, importances, preprocessing, scores
+from mlops_assets.training.scored_rows import ScoredRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,8 +95,8 @@ class Trial:
 class Trained:
     """The challenger of a period.
 
-    `metrics` has the keys train, validation and test; `test_scores` are the chosen model's scores on the
-    test rows, in their order; `importances` see `pipeline.importances`; `params` are those of the last fit.
+    `metrics` has the keys train, validation and test; `test` are the chosen model's scores on the test rows
+    beside their outcomes; `importances` see `pipeline.importances`; `params` are those of the last fit.
     `runners_up` are fitted models too, from the second best on (see `train`); `trials` and `seconds` are those
     of the whole search, theirs included. `failed` are the candidates that took no part in the choice, as none of
     their trials is complete, each with its first error.
@@ -111,10 +113,15 @@ class Trained:
     chosen: Trial
     metrics: dict[str, Metrics]
     importances: dict[str, float]
-    test_scores: NDArray[np.float64]
+    test: ScoredRows = field(compare=False)
     seconds: float = field(compare=False, default=0.0)
     runners_up: list[Trained] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def test_scores(self) -> NDArray[np.float64]:
+        """The scores on the test rows, in their order, where they are few enough to be in memory."""
+        return self.test.arrays()[1]
 
 
 def encode_target(values: ArrayLike, target: Target) -> NDArray[Any]:
@@ -140,7 +147,7 @@ def measure(target: ArrayLike, scored: NDArray[np.float64], cut: float | None) -
 def train(
     train: Split,
     validation: Split,
-    test: Split,
+    test: Split | Iterable[Split],
     *,
     candidates: Sequence[Candidate],
     kinds: Mapping[str, Kind],
@@ -153,11 +160,15 @@ def train(
     runners_up: int = 0,
     storage: Path | None = None,
     on_trial: Callable[[Trial], None] | None = None,
+    keep_test: Callable[[], ScoredRows] = ScoredRows,
 ) -> Trained:
     """Search every candidate's parameters, choose by the validation metric, fit the final model, test it.
 
     Parameters
     ----------
+    test
+        The rows that judge the chosen model: in one piece, or in parts that are read, one after the other, once for
+        each model that is fitted.
     metric
         A key of `HIGHER_IS_BETTER` of the target's task.
     cut
@@ -177,6 +188,8 @@ def train(
         File of the Optuna journal; begun anew, so that the result depends on nothing that was there before.
     on_trial
         Called after each trial, in order.
+    keep_test
+        Makes the empty rows that a model's test scores are added to, which decides where they are kept.
 
     The same arguments give the same result: samplers (TPE, Bergstra et al. 2011) and estimators take `seed`.
     A failing trial is recorded and the search goes on; a candidate without any other is in `Trained.failed`.
@@ -210,23 +223,32 @@ def train(
             done.append(trial)
             if on_trial is not None:
                 on_trial(trial)
+    judges = [test] if isinstance(test, Split) else test
     models: list[Trained] = []
     for chosen in _places(done, metric, 1 + runners_up):
         began = time.perf_counter() if models else started
-        fitted = _finished(searches[chosen.candidate], chosen, done, train, validation, test)
+        fitted = _finished(searches[chosen.candidate], chosen, done, train, validation, judges, keep_test())
         models.append(replace(fitted, seconds=time.perf_counter() - began))
     return replace(models[0], seconds=time.perf_counter() - started, runners_up=models[1:])
 
 
 def _finished(
-    search: _CandidateSearch, chosen: Trial, done: list[Trial], train: Split, validation: Split, test: Split
+    search: _CandidateSearch,
+    chosen: Trial,
+    done: list[Trial],
+    train: Split,
+    validation: Split,
+    test: Iterable[Split],
+    kept: ScoredRows,
 ) -> Trained:
     """A trial's model, measured and explained."""
     pipeline, params, final_cut = search.final(chosen)
     scored = {
         name: scores(pipeline, split.features, search.target)
-        for name, split in (("train", train), ("validation", validation), ("test", test))
+        for name, split in (("train", train), ("validation", validation))
     }
+    for split in test:
+        kept.add(split.target, scores(pipeline, split.features, search.target))
     return Trained(
         pipeline=pipeline,
         candidate=search.candidate,
@@ -241,10 +263,10 @@ def _finished(
         metrics={
             "train": measure(train.target, scored["train"], final_cut),
             "validation": measure(validation.target, scored["validation"], final_cut),
-            "test": measure(test.target, scored["test"], final_cut),
+            "test": kept.metrics(final_cut),
         },
         importances=importances(pipeline, validation.features, validation.target, search.kinds, search.seed),
-        test_scores=scored["test"],
+        test=kept,
     )
 
 
@@ -306,7 +328,12 @@ def _rank(metric: str) -> Callable[[Trial], tuple[float, int]]:
 
 
 def _check(
-    train: Split, validation: Split, test: Split, target: Target, metric: str, candidates: Sequence[Candidate]
+    train: Split,
+    validation: Split,
+    test: Split | Iterable[Split],
+    target: Target,
+    metric: str,
+    candidates: Sequence[Candidate],
 ) -> None:
     if not candidates:
         raise ValueError("no candidate to train; list at least one estimator under candidates")
@@ -316,7 +343,8 @@ def _check(
     # Before any fit: a failed trial would be a line in a table, and the others would win without a word.
     for candidate in candidates:
         check_parameters(candidate, target.task)
-    for name, split in (("train", train), ("validation", validation), ("test", test)):
+    named = {"train": train, "validation": validation} | ({"test": test} if isinstance(test, Split) else {})
+    for name, split in named.items():
         if len(split.features) != len(split.target):
             raise ValueError(f"{name}: {len(split.features)} rows of features, {len(split.target)} targets")
         if not len(split.target):
@@ -495,7 +523,10 @@ class _CandidateSearch:
                 raise UndefinedMetricError(
                     f"{self.metric} is undefined on validation: {metrics.undefined.get(self.metric, 'NaN')}"
                 )
-        except Exception as error:  # noqa: BLE001  an estimator may raise anything for parameters it can't take
+        except Exception as error:  # an estimator may raise anything for parameters it can't take
+            if is_out_of_memory(error):
+                # The machine is to blame, not the parameters: which candidate wins must not depend on it.
+                raise
             seconds = time.perf_counter() - clock
             return Trial(
                 number,

@@ -6,8 +6,10 @@ is a function of the lake: the same data, declaration and code find the register
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +20,21 @@ from mlops_assets.drift.profile import Profile, profile
 from mlops_assets.monitored_model.gates import newest_to_train
 from mlops_assets.monitored_model.learning_plan import (
     ROLES,
+    SAMPLED_ROLES,
     LearningPlan,
     NothingToLearn,
     Part,
+    PartRows,
     learning_plan,
     load_split,
     part_sql,
+    samples,
     sum_of_profiles,
 )
-from mlops_assets.monitored_model.new_data import TRAINED_UNTIL, new_data_size, nothing_new
+from mlops_assets.monitored_model.new_data import TRAIN_ROWS, TRAINED_UNTIL, new_data_size, nothing_new
 from mlops_assets.monitored_model.outcome import Check, Link, Markdown, Outcome, Severity, table
-from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, score_profile
+from mlops_assets.monitored_model.sampling import Sampled
+from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, kept_scores, score_profile
 from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, FEATURES
 from mlops_assets.monitored_model.workbench import Workbench, to_json
 
@@ -87,13 +93,14 @@ def make(bench: Workbench, period: str) -> Outcome:
             return _no_challenger(bench, period, "not retrained: there is no cause (retrain: on_alert)")
         told = ["no_champion: there is none before this period"]
     run = bench.run_required()
-    inputs = _fingerprint_parts(bench, plan, causes)
+    sampled = samples(bench, plan)
+    inputs = _fingerprint_parts(bench, plan, causes, sampled)
     fingerprint = registry.fingerprint(inputs)
     versions = staged_versions(bench, fingerprint)
     reused = versions is not None
     if versions is None:
         try:
-            versions, trained = _train(bench, period, plan, fingerprint, inputs)
+            versions, trained = _train(bench, period, plan, fingerprint, inputs, sampled)
         except OneClassError as error:
             return _no_challenger(bench, period, f"one class only: {error}")
         except UndefinedMetricError as error:
@@ -120,11 +127,13 @@ def make(bench: Workbench, period: str) -> Outcome:
                 role: {"periods": list(part.periods), "days": [str(day) for day in part.days]}
                 for role, part in plan.parts.items()
             },
+            **({"sampled": {role: {"rows": s.rows, "of": s.of} for role, s in sampled.items()}} if sampled else {}),
             **({"staging": staging} if staging else {}),
             **({"baseline": baseline} if baseline else {}),
         },
     )
     metadata = _challenger_metadata(bench, plan, model, row, told, reused=reused)
+    metadata |= {f"{role}_sample": str(found) for role, found in sampled.items()}
     if staging:
         metadata["staging"] = table(staging)
     if not reused:
@@ -210,7 +219,9 @@ def _causes(bench: Workbench, period: str) -> list[Cause]:
     ]
 
 
-def _fingerprint_parts(bench: Workbench, plan: LearningPlan, causes: Sequence[Cause]) -> dict[str, Any]:
+def _fingerprint_parts(
+    bench: Workbench, plan: LearningPlan, causes: Sequence[Cause], sampled: Mapping[str, Sampled]
+) -> dict[str, Any]:
     from mlops_assets.training.fit_version import FIT_VERSION
 
     spec = bench.spec
@@ -226,23 +237,30 @@ def _fingerprint_parts(bench: Workbench, plan: LearningPlan, causes: Sequence[Ca
         # What is not the default only, so that models without these keys keep their versions. How many models
         # are staged is not among the inputs: the challenger is the same.
         **({"search": spec.search} if spec.search != "together" else {}),
+        # Where every row is learned from, the limit makes no difference.
+        **({"max_rows": spec.max_rows} if sampled else {}),
         # Only where there is one, so that a period without a cause keeps its version.
         **({"causes": sorted(cause.key for cause in causes)} if causes else {}),
     }
 
 
 def _train(
-    bench: Workbench, period: str, plan: LearningPlan, fingerprint: str, inputs: Mapping[str, Any]
+    bench: Workbench,
+    period: str,
+    plan: LearningPlan,
+    fingerprint: str,
+    inputs: Mapping[str, Any],
+    sampled: Mapping[str, Sampled],
 ) -> tuple[list[str], Trained]:
     """Search, and register what was found: the challenger's version first, then those of the runners-up."""
     from mlops_assets.training import registry, search, tracking
 
     spec, run = bench.spec, bench.run_required()
-    splits = {role: load_split(bench, part) for role, part in plan.parts.items()}
+    splits = {role: load_split(bench, plan.parts[role], spec.max_rows) for role in SAMPLED_ROLES}
     trained = search.train(
         splits["train"],
         splits["validation"],
-        splits["test"],
+        PartRows(bench, plan.parts["test"]),
         candidates=spec.candidates,
         kinds=spec.kinds,
         target=spec.target,
@@ -253,6 +271,7 @@ def _train(
         plan=spec.search,
         runners_up=max(spec.staging - 1, 0),
         storage=bench.home.studies / spec.name / f"{period}.journal",
+        keep_test=lambda: kept_scores(bench),
     )
     models = [trained, *trained.runners_up]
     periods = {role: str(part) for role, part in plan.parts.items()}
@@ -264,6 +283,9 @@ def _train(
     }
     if plan.since is not None:
         tags["since"] = str(plan.since)
+    tags |= {f"{role}_sample": str(found) for role, found in sampled.items()}
+    if "train" in sampled:
+        tags[TRAIN_ROWS] = str(sampled["train"].of)
     staged = {model.chosen.number: registry.staging_alias(place) for place, model in enumerate(models, start=1)}
     runs = tracking.log_trials(
         run.client,
@@ -275,7 +297,10 @@ def _train(
         chosen=trained.chosen.number,
         staged=staged if spec.staging else None,
     )
-    logged = [_log(bench, plan, model, splits, runs[model.chosen.number], tags, period) for model in models]
+    logged = []
+    for model in models:
+        with model.test:
+            logged.append(_log(bench, plan, model, splits, runs[model.chosen.number], tags, period))
     version_tags = tags | {f"{role}_periods": text for role, text in periods.items()}
     if trained.failed:
         version_tags[FAILED_CANDIDATES] = to_json(
@@ -325,8 +350,8 @@ def _log(
         features_sql=bench.sql,
         reference_profile=_parquet(_reference_profile(bench, plan).to_arrow()),
         score_reference=_parquet(_test_score_profile(bench, model).to_arrow()),
-        files=_extra_files(bench, plan, model, splits["test"]),
-        data=[_training_data(bench, role, part, len(splits[role].target)) for role, part in plan.parts.items()],
+        files=_extra_files(bench, plan, model),
+        data=[_training_data(bench, role, part, int(model.metrics[role]["rows"])) for role, part in plan.parts.items()],
         tags=tags,
         title=f"{bench.name} {period}",
     )
@@ -339,7 +364,7 @@ def _parquet(rows: pa.Table) -> bytes:
 
 
 def _reference_profile(bench: Workbench, plan: LearningPlan) -> Profile:
-    """The profile of exactly the rows that were trained on."""
+    """The profile of the training rows, of all of them where the model learned from a sample."""
     spec = bench.spec
     if plan.trained_on == "window" and spec.target.required:
         return sum_of_profiles(bench, plan.parts["train"].periods)
@@ -347,21 +372,18 @@ def _reference_profile(bench: Workbench, plan: LearningPlan) -> Profile:
 
 
 def _test_score_profile(bench: Workbench, trained: Trained) -> Profile:
-    bench.con.register("test_scores", pa.table({SCORE: trained.test_scores}))
-    try:
-        return score_profile(bench, "test_scores")
-    finally:
-        bench.con.unregister("test_scores")
+    with trained.test.relation(bench.con) as relation:
+        return score_profile(bench, relation)
 
 
-def _extra_files(bench: Workbench, plan: LearningPlan, trained: Trained, test: Split) -> dict[str, bytes]:
+def _extra_files(bench: Workbench, plan: LearningPlan, trained: Trained) -> dict[str, bytes]:
     from mlops_assets.drift.estimate import ScoreHistogram
     from mlops_assets.training import registry
 
     files = {registry.REFERENCE_SAMPLE: _parquet(_reference_sample(bench, plan, trained))}
     if trained.cut is not None:
-        histogram = ScoreHistogram.of(trained.test_scores, test.target)
-        files[SCORE_HISTOGRAM] = _parquet(histogram.to_arrow())
+        parts = (ScoreHistogram.of(scores, outcomes) for outcomes, scores in trained.test.chunks())
+        files[SCORE_HISTOGRAM] = _parquet(functools.reduce(operator.add, parts).to_arrow())
     return files
 
 
@@ -380,7 +402,7 @@ def _reference_sample(bench: Workbench, plan: LearningPlan, trained: Trained) ->
     sample = bench.con.sql(
         f"SELECT * EXCLUDE (__order) FROM ({sql}) ORDER BY __order LIMIT {REFERENCE_SAMPLE_ROWS}"
     ).to_arrow_table()
-    drawn = np.random.default_rng(spec.seed).choice(trained.test_scores, size=sample.num_rows)
+    drawn = trained.test.draw(np.random.default_rng(spec.seed), sample.num_rows)
     return sample.append_column(SCORE, pa.array(drawn, pa.float64()))
 
 
@@ -514,19 +536,20 @@ def _training_sane(bench: Workbench, plan: LearningPlan, model: LoadedModel, fai
 def _against_baseline(bench: Workbench, plan: LearningPlan, model: LoadedModel) -> dict[str, Any] | None:
     """The model and the naive forecast, measured on the test rows that have one; None when none is declared."""
     from mlops_assets.training.pipeline import scores
-    from mlops_assets.training.search import measure
 
     spec = bench.spec
     if spec.baseline is None:
         return None
-    test = load_split(bench, plan.parts["test"])
-    known = test.features[spec.baseline].notna().to_numpy()
-    compared: dict[str, Any] = {"column": spec.baseline, "metric": spec.metric, "rows": int(known.sum())}
-    if not known.any():
-        return compared | {"value": None, "challenger_value": None, "beaten": False}
-    truth, rows = test.target[known], test.features[known]
-    naive = measure(truth, rows[spec.baseline].to_numpy("float64"), None)[spec.metric]
-    ours = measure(truth, scores(model.pipeline, rows, spec.target), None)[spec.metric]
+    with kept_scores(bench) as forecast, kept_scores(bench) as scored:
+        for test in PartRows(bench, plan.parts["test"]):
+            known = test.features[spec.baseline].notna().to_numpy()
+            truth, rows = test.target[known], test.features[known]
+            forecast.add(truth, rows[spec.baseline].to_numpy("float64"))
+            scored.add(truth, scores(model.pipeline, rows, spec.target))
+        compared: dict[str, Any] = {"column": spec.baseline, "metric": spec.metric, "rows": forecast.rows}
+        if not forecast.rows:
+            return compared | {"value": None, "challenger_value": None, "beaten": False}
+        naive, ours = forecast.metrics(None)[spec.metric], scored.metrics(None)[spec.metric]
     if naive != naive or ours != ours:
         # Undefined on these rows (wMAPE where nothing was sold): nothing is shown to be better.
         return compared | {"value": None, "challenger_value": None, "beaten": False}
@@ -557,6 +580,10 @@ def _number(value: float | None) -> str:
 
 
 def _shared_rows(bench: Workbench, plan: LearningPlan) -> int:
+    periods = [period for part in plan.parts.values() for period in part.periods]
+    if len(set(periods)) == len(periods):
+        # A row's period is part of its name: parts of different periods share none.
+        return 0
     keys = bench.columns_sql(["period", *bench.spec.record_keys])
     parts = [
         f"SELECT DISTINCT {keys}, '{role}' AS role FROM ({part_sql(bench, part)})" for role, part in plan.parts.items()

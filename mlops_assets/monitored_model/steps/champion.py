@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mlops_assets.lake.store import Partition
-from mlops_assets.monitored_model.learning_plan import Part, load_split
+from mlops_assets.monitored_model.learning_plan import Part, PartRows
 from mlops_assets.monitored_model.outcome import Link, Outcome, table
-from mlops_assets.monitored_model.scoring import load_version
+from mlops_assets.monitored_model.scoring import load_version, scored_rows
 from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, CHAMPION, NO_CHAMPION
 from mlops_assets.monitored_model.workbench import Workbench, to_json
 
@@ -123,8 +123,6 @@ def _without_challenger(bench: Workbench, before: Partition | None, why: str) ->
 def _compared(bench: Workbench, period: str, proposed: Partition, before: Partition | None) -> dict[str, Any]:
     from mlops_assets.training import registry
     from mlops_assets.training.decision import decide
-    from mlops_assets.training.pipeline import scores
-    from mlops_assets.training.search import measure
 
     run, metric = bench.run_required(), bench.spec.metric
     challenger_model = registry.load(run.client, bench.name, proposed.facts["version"])
@@ -139,10 +137,11 @@ def _compared(bench: Workbench, period: str, proposed: Partition, before: Partit
                 bench, before, f"the champion has learned from all test rows, {test}: there is nothing to compare on"
             )
         in_force = registry.load(run.client, bench.name, before.facts["version"])
-        rows = load_split(bench, part)
+        rows = PartRows(bench, part)
 
         def measured(model: LoadedModel) -> Mapping[str, Any]:
-            return measure(rows.target, scores(model.pipeline, rows.features, bench.spec.target), model.cut)
+            with scored_rows(bench, model, rows) as scored:
+                return scored.metrics(model.cut)
 
         champion_metrics = measured(in_force)
         if part != test:
