@@ -18,6 +18,13 @@ from mlops_assets.monitored_model.gates import awaits_outcomes, served_ahead
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.tables import DEFINITION, FEATURES, WAITS_FOR
+from mlops_assets.monitored_model.target_classes import (
+    CLASSES,
+    UnexpectedClasses,
+    earlier_classes,
+    noted_classes,
+    unexpected_classes,
+)
 from mlops_assets.monitored_model.workbench import Workbench
 
 VOLUME_PERIODS = 6
@@ -46,7 +53,7 @@ def make(bench: Workbench, period: str) -> Outcome:
         unplanned = _unplanned(bench, period, query)
         query = _with_outcomes(bench, period, query)
     violations = [*validate(bench.con, query, _rules(spec), spec.row_keys), *_not_planned_once(bench, query)]
-    total, nulls = _nulls(bench, query)
+    total, nulls, classes = _counts(bench, query)
     outcomes = total - nulls[spec.target.column]
     awaited = _awaited(bench, period)
     if awaited and awaited[-1] == _last_known(spec, period) and not outcomes and stored is None:
@@ -58,7 +65,7 @@ def make(bench: Workbench, period: str) -> Outcome:
         return _no_features(bench, period, failure, {WAITS_FOR: awaited[-1]})
     left_out |= dict.fromkeys(awaited, "its outcomes are not known")
     checks = [
-        _feature_schema(violations, total),
+        _feature_schema(violations, total, _unexpected_classes(bench, period, query, classes)),
         _completeness(bench, period, total, source.rows, nulls, left_out),
     ]
     failed = quality_failure(checks)
@@ -79,6 +86,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             "outcomes": outcomes,
             "opened": ahead or (spec.lead > 0 and not outcomes),
             DEFINITION: _definition(bench),
+            **({CLASSES: noted_classes(classes)} if classes else {}),
         },
     )
     data_judged(bench, period, failed or partition.reason)
@@ -218,15 +226,30 @@ def _rules(spec: ModelSpec) -> dict[str, Column]:
     return dict(spec.columns) | ({target.column: Column(categorical=True, isin=target.isin)} if target.isin else {})
 
 
-def _nulls(bench: Workbench, query: str) -> tuple[int, dict[str, int]]:
-    """Rows of a query, and missing values by feature column and target."""
-    columns = [*bench.spec.columns, bench.spec.target.column]
+def _counts(bench: Workbench, query: str) -> tuple[int, dict[str, int], dict[str, int]]:
+    """Rows of a query, missing values by feature column and target, and rows by class of a classification's target."""
+    target = bench.spec.target
+    columns = [*bench.spec.columns, target.column]
     counts = ", ".join(f"count(*) - count({identifier(name)})" for name in columns)
-    row = bench.con.execute(f"SELECT count(*), {counts} FROM ({query})").fetchall()[0]
-    return int(row[0]), dict(zip(columns, map(int, row[1:]), strict=True))
+    classes = f"histogram({identifier(target.column)}::VARCHAR)" if target.task == "classification" else "NULL"
+    ((total, by_class, *nulls),) = bench.con.execute(f"SELECT count(*), {classes}, {counts} FROM ({query})").fetchall()
+    return int(total), dict(zip(columns, map(int, nulls), strict=True)), by_class or {}
 
 
-def _feature_schema(violations: Sequence[Violation], rows: int) -> Check:
+def _unexpected_classes(
+    bench: Workbench, period: str, query: str, classes: Mapping[str, int]
+) -> UnexpectedClasses | None:
+    target = bench.spec.target
+    if not classes:
+        return None
+    # As the column's type spells it: 1 is `1.0` among doubles, `true` among booleans.
+    kind = bench.con.sql(f"DESCRIBE SELECT {identifier(target.column)} FROM ({query})").fetchall()[0][1]
+    ((positive,),) = bench.con.execute(f"SELECT TRY_CAST(? AS {kind})::VARCHAR", [target.positive]).fetchall()
+    seen = earlier_classes(bench, period)
+    return unexpected_classes(target.column, str(positive), classes, seen, declared=target.isin is not None)
+
+
+def _feature_schema(violations: Sequence[Violation], rows: int, odd: UnexpectedClasses | None) -> Check:
     listed = [
         {
             "column": violation.column,
@@ -243,14 +266,20 @@ def _feature_schema(violations: Sequence[Violation], rows: int) -> Check:
     metadata: dict[str, Any] = {"rows": rows}
     if listed:
         metadata["violations"] = table(listed)
+    wrong = []
     if failed:
         worst = "; ".join(
             f"{violation.column} breaks {violation.rule} in {violation.rows:,} rows ({violation.share:.2%}, "
             f"tolerance {violation.tolerance:.2%}), e.g. {', '.join(violation.examples[:2])}"
             for violation in failed
         )
-        what = f"{worst}. Repair the source, or widen the rule in defs.yaml if these values are real."
-        return Check("feature_schema", False, what, metadata=metadata)
+        wrong.append(f"{worst}. Repair the source, or widen the rule in defs.yaml if these values are real.")
+    if odd is not None and odd.severity == "ERROR":
+        wrong.append(odd.text)
+    if wrong:
+        return Check("feature_schema", False, " ".join(wrong), metadata=metadata)
+    if odd is not None:
+        return Check("feature_schema", False, odd.text, odd.severity, metadata)
     kept = f", {len(listed)} rules broken within their tolerance" if listed else ""
     return Check("feature_schema", True, f"Types, ranges and missing values are as declared{kept}.", metadata=metadata)
 
