@@ -15,6 +15,7 @@ from mlops_assets.home import Home
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake import connection
 from mlops_assets.lake.store import Lake, Partition
+from mlops_assets.redaction import redact
 
 if TYPE_CHECKING:
     import duckdb
@@ -106,7 +107,11 @@ def _status(lake: Lake, model: str, tables: Sequence[str], period: str) -> Perio
         model=model,
         verdict=report.get("verdict", "none"),
         gate=gate,
-        reason=features.reason or features.facts.get("quality_failure") or facts(served).get("gate_reason") or None,
+        # Redacted, as homes of earlier versions hold addresses as they were declared.
+        reason=redact(
+            features.reason or features.facts.get("quality_failure") or facts(served).get("gate_reason") or ""
+        )
+        or None,
         decision=champion.get("decision"),
         champion_version=champion.get("version"),
         rows=features.rows,

@@ -17,81 +17,22 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "…"
-# Shorter values are words and numbers that stand in ordinary text.
+# Shorter values, and plain words, stand in ordinary text: hiding a password `features` would make it unreadable.
 SHORTEST_SECRET = 6
+_WORD = re.compile(r"[a-z_]{1,11}")
 
 # Schemes whose host and path are an address. In any other URL, such as Apprise's slack://TOKEN/TOKEN, they may be the
 # secret itself.
 _ADDRESSES = frozenset(
-    [
-        "http",
-        "https",
-        "ws",
-        "wss",
-        "ftp",
-        "ftps",
-        "sftp",
-        "ssh",
-        "git",
-        "file",
-        "local",
-        "memory",
-        "unix",
-        "tcp",
-        "grpc",
-        "s3",
-        "s3a",
-        "s3n",
-        "gs",
-        "gcs",
-        "az",
-        "abfs",
-        "abfss",
-        "wasb",
-        "wasbs",
-        "adl",
-        "hdfs",
-        "webhdfs",
-        "viewfs",
-        "oss",
-        "dbfs",
-        "hf",
-        "github",
-        "zip",
-        "tar",
-        "libarchive",
-        "simplecache",
-        "filecache",
-        "blockcache",
-        "cached",
-        "dir",
-        "reference",
-        "root",
-        "sqlite",
-        "postgresql",
-        "postgres",
-        "mysql",
-        "mariadb",
-        "mssql",
-        "oracle",
-        "duckdb",
-        "snowflake",
-        "redis",
-        "rediss",
-        "mongodb",
-        "amqp",
-        "models",
-        "runs",
-        "mlflow-artifacts",
-        "json",
-        "jsons",
-        "xml",
-        "xmls",
-        "form",
-        "forms",
-        "mailto",
-        "mailtos",
-    ]
+    (
+        *("http", "https", "ws", "wss", "ftp", "ftps", "sftp", "ssh", "git", "file", "local", "memory", "unix", "tcp"),
+        *("s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "abfss", "wasb", "wasbs", "adl", "oss", "hdfs", "webhdfs"),
+        *("viewfs", "dbfs", "hf", "github", "grpc", "zip", "tar", "libarchive", "dir", "reference", "root"),
+        *("simplecache", "filecache", "blockcache", "cached"),
+        *("sqlite", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "duckdb", "snowflake"),
+        *("redis", "rediss", "mongodb", "amqp", "models", "runs", "mlflow-artifacts"),
+        *("json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos"),
+    )
 )
 # Web hooks over https whose path is the secret.
 _HOOKS = re.compile(r"(?i)^(hooks\.slack\.com|discord(app)?\.com/api/webhooks|api\.telegram\.org|[^/]*webhook\.office)")
@@ -116,6 +57,7 @@ _HEADER = re.compile(
 )
 # requests and urllib3 give the path and the query without the host: "Max retries exceeded with url: /file?sig=…".
 _PATH_QUERY = re.compile(r"(?i)(?P<name>\burl:\s*/[^\s?\"'\\]*\?)(?P<value>[^\s\"'\\)]+)")
+_PICTURE = re.compile(r"(data:image/[\w.+-]+;base64,[A-Za-z0-9+/=]+)")
 _CREDENTIAL_NAME = re.compile(
     r"(?i)PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_KEY|ACCOUNT_KEY|PRIVATE_KEY|CREDENTIAL|"
     r"CONNECTION_STRING|SIGNATURE|(^|_)SAS$"
@@ -179,6 +121,14 @@ def errors_redacted() -> Iterator[None]:
 
 
 def _redact(text: str, secrets: Iterable[str]) -> str:
+    if ";base64," in text:
+        # Pictures within a text: nothing can be found in them, and looking takes long.
+        parts = _PICTURE.split(text)
+        return "".join(part if _PICTURE.fullmatch(part) else _redact_words(part, secrets) for part in parts)
+    return _redact_words(text, secrets)
+
+
+def _redact_words(text: str, secrets: Iterable[str]) -> str:
     if "://" in text:
         text = _URL.sub(_hide_in_url, text)
     if "=" in text or ":" in text:
@@ -198,7 +148,7 @@ def _walk(value: Any, secrets: tuple[str, ...]) -> Any:
     if isinstance(value, str):
         return _redact(value, secrets)
     if isinstance(value, dict):
-        return {_walk(name, secrets): _walk(item, secrets) for name, item in value.items()}
+        return {name: _walk(item, secrets) for name, item in value.items()}
     if isinstance(value, list):
         return [_walk(item, secrets) for item in value]
     if type(value) is tuple:
@@ -240,8 +190,8 @@ def _of_environment() -> list[str]:
 
 
 def _long(values: Iterable[str]) -> list[str]:
-    """Those that are long enough to be secrets, longest first, so that one that is part of another hides no other."""
-    kept = {value for value in values if len(value) >= SHORTEST_SECRET and value.lower() not in ("localhost", HIDDEN)}
+    """Those that can be told from ordinary text, longest first, so that a part of another leaves nothing of it."""
+    kept = {value for value in values if len(value) >= SHORTEST_SECRET and not _WORD.fullmatch(value)}
     return sorted(kept, key=lambda value: (-len(value), value))
 
 

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from mlops_assets.redaction import hide_address, redact, secrets_of
+
 if TYPE_CHECKING:
     import apprise
 
@@ -58,6 +60,7 @@ class _Endpoint:
     key: str
     address: str
     service: apprise.NotifyBase | None
+    secrets: tuple[str, ...]
 
     @classmethod
     def of(cls, url: str) -> _Endpoint:
@@ -65,12 +68,8 @@ class _Endpoint:
 
         _support_files()
         service = apprise.Apprise.instantiate(url)
-        address = url.partition("://")[0] + "://…"
-        if address.startswith("file:"):
-            address = url.partition("?")[0]
-        elif service is not None:
-            address = str(service.url(privacy=True)).partition("?")[0]
-        return cls(hashlib.sha256(url.encode()).hexdigest()[:16], address, service)
+        key = hashlib.sha256(url.encode()).hexdigest()[:16]
+        return cls(key, hide_address(url), service, tuple(secrets_of(url)))
 
 
 def urls_from_env() -> list[str]:
@@ -147,6 +146,7 @@ def _drain(store: Store, endpoint: _Endpoint, clock: Callable[[], datetime], lim
     sent = 0
     for alert in _claims(store, endpoint, clock, limit):
         error = _send(endpoint, alert)
+        error = None if error is None else redact(error, endpoint.secrets)
         _note(store, endpoint, alert, error, clock())
         if error is not None:
             wait = _wait_seconds(alert["attempts"])

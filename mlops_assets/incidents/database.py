@@ -10,10 +10,13 @@ read is still true when it commits. A platform writes a few times a minute; read
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mlops_assets.redaction import redact, redacted
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -46,16 +49,18 @@ class Database:
         import sqlalchemy as sa
 
         self._url = _understood(url)
-        self.name = self._url.render_as_string(hide_password=True)
+        self.name = redact(str(self._url))
         if self.is_sqlite:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}}
         else:
             options = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "use_native_hstore": False}
+        options["json_serializer"] = lambda value: json.dumps(redacted(value))
         self._engine = sa.create_engine(self._url, poolclass=sa.NullPool, **options)
         if self.is_sqlite:
             sa.event.listen(self._engine, "connect", _leave_transactions_to_us)
         sa.event.listen(self._engine, "begin", self._begin)
+        sa.event.listen(self._engine, "before_cursor_execute", _redact_parameters, retval=True)
         self._writer = self._engine.execution_options(mlops_writes=True)
         try:
             if self._revision() != _head():
@@ -159,11 +164,16 @@ def _understood(url: str) -> sa.URL:
         return parsed
     if parsed is not None and backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
-    shown = "a URL that can't be read" if parsed is None else parsed.render_as_string(hide_password=True)
+    shown = "a URL that can't be read" if parsed is None else redact(str(parsed))
     raise ValueError(
         f"the incident store is {shown}: expected sqlite:////absolute/path.db (a file) or "
         "postgresql://user:password@host/database"
     )
+
+
+def _redact_parameters(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+    """No secret gets into the database, whatever the table: all that is stored or asked for passes here."""
+    return statement, redacted(parameters)
 
 
 def _leave_transactions_to_us(connection: Any, _: Any) -> None:

@@ -21,6 +21,7 @@ from pydantic import Field
 from mlops_assets.home import Home
 from mlops_assets.lake.connection import connect
 from mlops_assets.lake.store import ROW_GROUP_ROWS, UNPARTITIONED, Lake
+from mlops_assets.redaction import errors_redacted
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,6 +44,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
         """The store that this reads and writes."""
         return Lake(self.url or Home.from_env().lake_url)
 
+    @errors_redacted()
     def load_input(self, context: dg.InputContext) -> Any:
         lake = self.lake()
         model, table = _table(context.asset_key)
@@ -59,6 +61,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
             return rows
         return rows.df()
 
+    @errors_redacted()
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         if obj is None:  # the asset wrote its partition itself
             return

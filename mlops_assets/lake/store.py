@@ -36,6 +36,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlops_assets.redaction import redact, redacted
+
 if TYPE_CHECKING:
     import duckdb
     from fsspec import AbstractFileSystem
@@ -106,7 +108,7 @@ class Lake:
             root = UPath(text)
             self._fs = root.fs
             self._root = root.path.rstrip("/")
-            self.url = text.rstrip("/")
+            self.url = redact(text.rstrip("/"))
         else:
             self._root = str(Path(text).expanduser().resolve())
             self.url = self._root
@@ -147,7 +149,7 @@ class Lake:
             OSError: the store can't be reached or is full.
         """
         url = self._path(model, table, period)
-        facts = _json_facts(facts)
+        reason, facts = redacted(reason), redacted(_json_facts(facts))
         batches = _whole_row_groups(_without_period(data, period))
         if self._fs is None:
             current = Path(url)

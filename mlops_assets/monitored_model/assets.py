@@ -25,6 +25,7 @@ from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown
 from mlops_assets.monitored_model.resources import LakeResource, mlflow_resource_key
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.workbench import Workbench
+from mlops_assets.redaction import errors_redacted, redact, redacted
 
 LAKE_IO_MANAGER = "lake_io_manager"
 SHOWN_DIGITS = 6
@@ -89,7 +90,10 @@ def _asset(
         configured = (
             spec.model_copy(update=context.op_execution_context.op_config) if declaration.takes_trials else spec
         )
-        with _workbench(context, configured, sql, uses_mlflow=declaration.uses_mlflow) as workbench:
+        with (
+            errors_redacted(),
+            _workbench(context, configured, sql, uses_mlflow=declaration.uses_mlflow) as workbench,
+        ):
             outcome = _load(declaration.step)(workbench, context.partition_key)
             stale = workbench.stale_after(outcome.partition)
             incidents = workbench.store.incidents(model=spec.name, period=context.partition_key)
@@ -180,7 +184,7 @@ def materialize_result(
     partition = outcome.partition
     metadata: dict[str, Any] = {"dagster/row_count": partition.rows}
     if partition.reason is not None:
-        metadata["reason"] = partition.reason
+        metadata["reason"] = redact(partition.reason)
     metadata |= _shown(outcome.metadata)
     if incidents:
         rows = [
@@ -213,22 +217,22 @@ def _check_result(key: dg.AssetKey, check: Check) -> dg.AssetCheckResult:
         check_name=check.name,
         passed=check.passed,
         severity=dg.AssetCheckSeverity[check.severity],
-        description=check.description,
+        description=redact(check.description),
         metadata=_shown(check.metadata),
     )
 
 
 def _shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What there is to show: entries without a value are left out."""
-    return {name: metadata_value(value) for name, value in metadata.items() if value is not None}
+    return {name: metadata_value(value) for name, value in redacted(dict(metadata)).items() if value is not None}
 
 
 def metadata_value(value: Any) -> Any:
     """A plain value, or one of the outcome's own types, as Dagster's metadata."""
     if isinstance(value, Markdown):
-        return dg.MetadataValue.md(value.text)
+        return dg.MetadataValue.md(redact(value.text))
     if isinstance(value, Link):
-        return dg.MetadataValue.url(value.url)
+        return dg.MetadataValue.url(redact(value.url))
     if isinstance(value, FilePath):
         return dg.MetadataValue.path(value.path)
     if isinstance(value, float):

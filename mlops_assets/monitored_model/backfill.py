@@ -18,7 +18,7 @@ from mlops_assets.home import Home
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.periods import Calendar
 from mlops_assets.lake.store import Lake
-from mlops_assets.monitored_model.component import SPEC_METADATA
+from mlops_assets.monitored_model.component import SPEC_RESOURCE, SpecResource
 from mlops_assets.monitored_model.dagster_internals import link_to_job, location_tags
 from mlops_assets.monitored_model.jobs import KIND_TAG, MODEL_TAG, PERIOD_KIND
 from mlops_assets.monitored_model.reconciling import order_runs, plan_b_runs, retrain_runs
@@ -62,10 +62,10 @@ def models(definitions: dg.Definitions) -> dict[str, dict[str, dg.JobDefinition]
 
 def spec_of(definitions: dg.Definitions, model: str) -> ModelSpec:
     """The declaration of a model. Raises UnknownModel."""
-    found = (definitions.metadata or {}).get(f"{SPEC_METADATA}{model}")
-    if found is None:
+    found = (definitions.resources or {}).get(f"{SPEC_RESOURCE}{model}")
+    if not isinstance(found, SpecResource):
         raise UnknownModel(f"no model is called {model!r}; declared are {', '.join(sorted(models(definitions)))}")
-    return ModelSpec.model_validate(found.value)
+    return found.spec
 
 
 def backfill(

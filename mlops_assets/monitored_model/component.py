@@ -18,8 +18,18 @@ from mlops_assets.monitored_model.scaffold import MonitoredModelScaffolder
 from mlops_assets.monitored_model.sensors import build_sensors
 from mlops_assets.monitored_model.spec import ModelSpec
 
-# The declaration travels with the definitions, for those who run them without a daemon.
-SPEC_METADATA = "mlops/spec/"
+SPEC_RESOURCE = "mlops_spec_"
+
+
+class SpecResource(dg.ResourceDefinition):
+    """A model's declaration, which travels with the definitions for those who run them without a daemon.
+
+    Not as metadata: Dagster shows that to whoever opens its pages, and the source's addresses may hold secrets.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(resource_fn=lambda _: spec, description=f"The declaration of {spec.name}.")
+        self.spec = spec
 
 
 @dg.scaffold_with(MonitoredModelScaffolder)
@@ -68,6 +78,8 @@ def build_definitions(spec: ModelSpec, sql: str) -> dg.Definitions:
         jobs=[*jobs.values(), *build_decision_jobs(spec)],
         schedules=[build_schedule(spec, jobs[PERIOD_KIND], periods)],
         sensors=build_sensors(spec, jobs, periods),
-        resources={mlflow_resource_key(spec.name): mlflow_period_run(spec.name)},
-        metadata={f"{SPEC_METADATA}{spec.name}": dg.MetadataValue.json(spec.model_dump(mode="json"))},
+        resources={
+            mlflow_resource_key(spec.name): mlflow_period_run(spec.name),
+            f"{SPEC_RESOURCE}{spec.name}": SpecResource(spec),
+        },
     )

@@ -19,6 +19,7 @@ from mlops_assets.monitored_model.tables import (
     PERFORMANCE,
     SERVED_PREDICTIONS,
 )
+from mlops_assets.redaction import errors_redacted
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -124,17 +125,20 @@ def build_decision_jobs(spec: ModelSpec) -> list[dg.JobDefinition]:
     resources = {"lake", "store"}
 
     @dg.op(name=f"{spec.name}_resolve_incident_op", required_resource_keys=resources)
+    @errors_redacted()
     def resolve(context: dg.OpExecutionContext, config: ResolveIncident) -> None:
         closed = context.resources.store.store().resolve(config.incident, config.by, config.why)
         context.log.info(f"incident {closed.id} of {closed.model} {closed.period} is resolved")
 
     @dg.op(name=f"{spec.name}_accept_period_op", required_resource_keys=resources)
+    @errors_redacted()
     def accept(context: dg.OpExecutionContext, config: AcceptPeriod) -> None:
         store, lake = context.resources.store.store(), context.resources.lake.lake()
         decisions.accept(spec.name, lake, store, config.period, config.report_digest, config.by, config.why)
         context.log.info(f"{config.period} is accepted; {spec.name}_plan_b serves the champion's scores")
 
     @dg.op(name=f"{spec.name}_rollback_champion_op", required_resource_keys=resources)
+    @errors_redacted()
     def rollback(context: dg.OpExecutionContext, config: OrderChampion) -> None:
         store, lake = context.resources.store.store(), context.resources.lake.lake()
         order = decisions.rollback(spec.name, lake, store, config.version, config.by, config.why)
@@ -143,6 +147,7 @@ def build_decision_jobs(spec: ModelSpec) -> list[dg.JobDefinition]:
         )
 
     @dg.op(name=f"{spec.name}_promote_champion_op", required_resource_keys=resources)
+    @errors_redacted()
     def promote(context: dg.OpExecutionContext, config: OrderChampion) -> None:
         store, lake = context.resources.store.store(), context.resources.lake.lake()
         order = decisions.promote(spec.name, lake, store, config.version, config.by, config.why)
@@ -190,6 +195,7 @@ def build_schedule(
         + ("when it begins, and completes those that are over." if spec.lead else "once it is over."),
         default_status=dg.DefaultScheduleStatus.RUNNING if automation_is_on() else dg.DefaultScheduleStatus.STOPPED,
     )
+    @errors_redacted()
     def schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         from mlops_assets.monitored_model.reconciling import opened_periods, paused_by
 

@@ -23,6 +23,7 @@ from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.jobs import KIND_TAG, PERIOD_KIND
 from mlops_assets.monitored_model.runs import run_outcome
 from mlops_assets.monitored_model.workbench import PeriodRun
+from mlops_assets.redaction import errors_redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -114,49 +115,55 @@ def mlflow_period_run(model: str) -> dg.ResourceDefinition:
 
     @dg.resource(description=f"The MLflow run of the period, in experiment {model} (dagster-mlflow).")
     def period_run(context: dg.InitResourceContext) -> Iterator[PeriodRun]:
-        warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*[mM]l[fF]low.*|.*mlflow.*")
-        import mlflow
-        from dagster_mlflow import mlflow_tracking
-
-        from mlops_assets.training import tracking
-
-        home = Home.from_env()
-        tracking.initialise(home.tracking_uri, home.artifacts)
-        mlflow.set_tracking_uri(home.tracking_uri)
-        client = tracking.client(home.tracking_uri)
-        experiment_id = tracking.experiment(client, model, home.artifacts)
-        _end_active_runs()
-        run = context.dagster_run
-        instance = context.instance
-        if run is None or instance is None:
-            raise dg.DagsterInvariantViolationError("the MLflow run of a period belongs to a Dagster run")
-        period, kind = run.tags.get(PARTITION_TAG, ""), run.tags.get(KIND_TAG, PERIOD_KIND)
-        config = {
-            "experiment_name": model,
-            "mlflow_tracking_uri": home.tracking_uri,
-            "env": {},
-            "extra_tags": {
-                # The period's own run has the plain name; plan B or a retraining says what it is.
-                "mlflow.runName": " ".join(filter(None, [model, period, "" if kind == PERIOD_KIND else kind])),
-                "mlops.model": model,
-                "mlops.period": period,
-                "mlops.dagster_job": run.job_name,
-                PROCESS_TAG: f"{platform.node()} {os.getpid()}",
-            },
-        }
-        opened = mlflow_tracking.resource_fn(context.replace_config(config))  # type: ignore[call-arg]
-        inner = next(opened)
-        run_id = inner.active_run().info.run_id
-        _close_abandoned(client, instance, experiment_id, run.run_id)
-        try:
-            yield PeriodRun(client, experiment_id, run_id)
-        finally:
-            outcome = run_outcome(instance, run.run_id)
-            client.set_tag(run_id, "mlops.outcome", outcome)
-            _end_active_runs(MLFLOW_STATUS[outcome])
-            opened.close()
+        # The tracking server's address may hold a password, and MLflow's errors repeat it.
+        with errors_redacted():
+            yield from _period_run(context, model)
 
     return period_run
+
+
+def _period_run(context: dg.InitResourceContext, model: str) -> Iterator[PeriodRun]:
+    warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*[mM]l[fF]low.*|.*mlflow.*")
+    import mlflow
+    from dagster_mlflow import mlflow_tracking
+
+    from mlops_assets.training import tracking
+
+    home = Home.from_env()
+    tracking.initialise(home.tracking_uri, home.artifacts)
+    mlflow.set_tracking_uri(home.tracking_uri)
+    client = tracking.client(home.tracking_uri)
+    experiment_id = tracking.experiment(client, model, home.artifacts)
+    _end_active_runs()
+    run = context.dagster_run
+    instance = context.instance
+    if run is None or instance is None:
+        raise dg.DagsterInvariantViolationError("the MLflow run of a period belongs to a Dagster run")
+    period, kind = run.tags.get(PARTITION_TAG, ""), run.tags.get(KIND_TAG, PERIOD_KIND)
+    config = {
+        "experiment_name": model,
+        "mlflow_tracking_uri": home.tracking_uri,
+        "env": {},
+        "extra_tags": {
+            # The period's own run has the plain name; plan B or a retraining says what it is.
+            "mlflow.runName": " ".join(filter(None, [model, period, "" if kind == PERIOD_KIND else kind])),
+            "mlops.model": model,
+            "mlops.period": period,
+            "mlops.dagster_job": run.job_name,
+            PROCESS_TAG: f"{platform.node()} {os.getpid()}",
+        },
+    }
+    opened = mlflow_tracking.resource_fn(context.replace_config(config))  # type: ignore[call-arg]
+    inner = next(opened)
+    run_id = inner.active_run().info.run_id
+    _close_abandoned(client, instance, experiment_id, run.run_id)
+    try:
+        yield PeriodRun(client, experiment_id, run_id)
+    finally:
+        outcome = run_outcome(instance, run.run_id)
+        client.set_tag(run_id, "mlops.outcome", outcome)
+        _end_active_runs(MLFLOW_STATUS[outcome])
+        opened.close()
 
 
 def _end_active_runs(status: str = "FINISHED") -> None:

@@ -26,6 +26,7 @@ from mlops_assets.monitored_model.reconciling import Plan, order_runs, paused_by
 from mlops_assets.monitored_model.resources import RUN_LEASE
 from mlops_assets.monitored_model.runs import run_outcome
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.redaction import errors_redacted
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -92,6 +93,7 @@ def _reconciler(
         required_resource_keys=RESOURCES,
         description=description,
     )
+    @errors_redacted()
     def reconcile(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         lake, store = context.resources.lake.lake(), context.resources.store.store()
         plan = planner(spec, lake, store, context.instance)
@@ -117,6 +119,7 @@ def _new_data(
         required_resource_keys=RESOURCES,
         description="Makes a period when its file arrives or changes, or its run broke off; reports missing files.",
     )
+    @errors_redacted()
     def new_data(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         from mlops_assets.monitored_model.arrivals import arrivals, missing_periods
 
@@ -154,6 +157,7 @@ def _alerts() -> dg.SensorDefinition:
         required_resource_keys={"store"},
         description="Sends the alerts that are waiting, through Apprise, to MLOPS_ALERT_URLS.",
     )
+    @errors_redacted()
     def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason(deliver_alerts(context.resources.store.store()))
 
@@ -176,6 +180,7 @@ def _dead_runs() -> dg.SensorDefinition:
         required_resource_keys={"store"},
         description="Marks runs as failed whose process was killed, so that their place in the queue is free.",
     )
+    @errors_redacted()
     def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         ended = fail_dead_runs(context.instance, context.resources.store.store())
         return dg.SkipReason(
@@ -222,6 +227,7 @@ def _failures() -> dg.SensorDefinition:
         required_resource_keys={"store"},
         description="Tells people about a run that failed; a withheld period is no failure.",
     )
+    @errors_redacted()
     def failures(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         since = float(context.cursor) if context.cursor else time.time() - FAILURES_LOOKED_BACK
         told, newest = announce_failures(context.instance, context.resources.store.store(), since)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops_assets.redaction import redact
 from mlops_assets.sources.declaration import Source
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 
 
 class NoData(LookupError):
-    """A period's file is nowhere to be had."""
+    """A period's file is nowhere to be had. The message holds no secrets of the source's addresses."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 @dataclass(frozen=True)
 class Located:
-    """A file that is on this machine now, and where it came from."""
+    """A file that is on this machine now, and where it came from, without the secrets of its address."""
 
     path: Path
     origin: str
@@ -48,19 +53,26 @@ def locate(source: Source, period: str, data_dir: Path, downloads: Path) -> Loca
     url = source.url.replace("{period}", period)
     if not downloaded.is_file():
         _download(url, downloaded, looked)
-    return Located(downloaded, url)
+    return Located(downloaded, redact(url))
 
 
 def _copied(url: str, downloads: Path) -> Located:
     from upath import UPath
 
     remote = UPath(url)
-    target = downloads / re.sub(r"[^A-Za-z0-9_.-]+", "_", url)
+    target = downloads / _file_name(url)
     if not remote.exists():
         raise NoData(f"no file {url}; put it there, or correct the source's path")
     with Arriving(target) as temporary:
         remote.fs.get_file(remote.path, str(temporary))
-    return Located(target, url)
+    return Located(target, redact(url))
+
+
+def _file_name(url: str) -> str:
+    """The name of the copy of a remote file: its address without secrets, told apart by a hash of the whole."""
+    shown = redact(url)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", shown)
+    return name if shown == url else f"{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name}"
 
 
 def _download(url: str, target: Path, looked: str) -> None:
