@@ -5,7 +5,8 @@ Everything is computed from the lake at the moment of asking; nothing is stored 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from mlops_assets.home import Home
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake import connection
 from mlops_assets.lake.store import Lake, Partition
+from mlops_assets.lake.verification import last_verification
 from mlops_assets.redaction import redact
 
 if TYPE_CHECKING:
     import duckdb
 
+DAMAGED = "damaged"
 _SCHEMA = pa.schema(
     [
         ("period", pa.string()),
@@ -46,9 +49,10 @@ class PeriodStatus:
     Attributes
     ----------
     verdict
-        Of the drift report: `ok`, `warning`, `severe` or `none`.
+        Of the drift report: `ok`, `warning`, `severe` or `none`; `damaged` when its file can't be read.
     gate
-        What may be served: `none`, `champion`, `plan_b` or `withheld`; None while nothing has been decided.
+        What may be served: `none`, `champion`, `plan_b` or `withheld`; None while nothing has been decided. `damaged`
+        when a file of the period can't be read.
     reason
         Why the gate is not simply `champion`.
     decision, champion_version
@@ -84,6 +88,11 @@ class PeriodStatus:
 def periods(lake: Lake, model: str | None = None) -> list[PeriodStatus]:
     """The status of every period that has features, of one model or of all, oldest first."""
     models = lake.models() if model is None else [model]
+    for name in models:
+        try:
+            last_verification(lake, name)  # what it has found to be damaged is
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=2)
     return [
         _status(lake, name, tables, period)
         for name in models
@@ -93,42 +102,44 @@ def periods(lake: Lake, model: str | None = None) -> list[PeriodStatus]:
 
 
 def _status(lake: Lake, model: str, tables: Sequence[str], period: str) -> PeriodStatus:
-    def facts(found: Partition | None) -> Mapping[str, Any]:
-        return found.facts if found is not None else {}
+    found = {table: lake.find(model, table, period) for table in tables}
+    damaged = [made.damaged for made in found.values() if made is not None and made.damaged]
+    made = {table: partition for table, partition in found.items() if partition is not None and not partition.damaged}
 
-    features = lake.partition(model, "features", period)
-    report = facts(lake.find(model, "drift_report", period))
-    champion = facts(lake.find(model, "champion", period))
-    served = lake.find(model, "served_predictions", period)
-    performance = facts(lake.find(model, "performance", period))
-    gate = facts(served).get("gate")
+    def facts(table: str) -> Mapping[str, Any]:
+        return made[table].facts if table in made else {}
+
+    features, served = made.get("features"), made.get("served_predictions")
+    report, champion, performance = facts("drift_report"), facts("champion"), facts("performance")
+    gate = facts("served_predictions").get("gate")
+    quality = None if features is None else features.reason or features.facts.get("quality_failure")
     return PeriodStatus(
         period=period,
         model=model,
-        verdict=report.get("verdict", "none"),
-        gate=gate,
+        verdict=report.get("verdict", DAMAGED if _is_damaged(found.get("drift_report")) else "none"),
+        gate=DAMAGED if damaged else gate,
         # Redacted, as homes of earlier versions hold addresses as they were declared.
-        reason=redact(
-            features.reason or features.facts.get("quality_failure") or facts(served).get("gate_reason") or ""
-        )
-        or None,
+        reason=redact("; ".join(damaged) or quality or facts("served_predictions").get("gate_reason") or "") or None,
         decision=champion.get("decision"),
         champion_version=champion.get("version"),
-        rows=features.rows,
+        rows=features.rows if features is not None else 0,
         served_rows=served.rows if served is not None else 0,
         served_source=_source(served),
         metric=performance.get("metric"),
         metric_value=performance.get("value"),
-        stale=_stale(lake, model, tables, period),
+        stale=_stale(lake, model, made.values()),
     )
 
 
-def _stale(lake: Lake, model: str, tables: Sequence[str], period: str) -> str | None:
+def _is_damaged(found: Partition | None) -> bool:
+    return found is not None and found.damaged is not None
+
+
+def _stale(lake: Lake, model: str, made: Iterable[Partition]) -> str | None:
     """The inputs of a period's partitions that are not what they were; nothing is made again for it by itself."""
     changed = set()
-    for table in tables:
-        made = lake.find(model, table, period)
-        for name, digest in (made.facts.get("made_from", {}) if made is not None else {}).items():
+    for partition in made:
+        for name, digest in partition.facts.get("made_from", {}).items():
             upstream, _, other = name.partition("/")
             now = lake.find(model, upstream, other)
             if now is None or now.digest != digest:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from mlops_assets.cli import champion, check, data, home, incidents, periods, query, servers
+from mlops_assets.cli import champion, check, data, home, incidents, periods, query, servers, verification
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -33,6 +33,7 @@ for command in (
     check.check,
     data.simulate,
     query.sql,
+    verification.verify,
     servers.dev,
     home.reset,
     incidents.incidents,

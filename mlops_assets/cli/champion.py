@@ -76,6 +76,10 @@ def _print_champions(model: str, *, newest_only: bool) -> None:
         raise click.ClickException(f"{model} has no decision yet. Try: mlops-assets backfill {model} FROM..TO")
     rows = []
     for period in periods[-1:] if newest_only else periods:
-        facts = lake.partition(model, "champion", period).facts
+        decision = lake.find(model, "champion", period)
+        if decision is None or decision.damaged:
+            rows.append([period, "damaged", None, None, None if decision is None else decision.damaged])
+            continue
+        facts = decision.facts
         rows.append([period, facts["decision"], facts["version"], facts["previous_version"], facts["reason"]])
     open_console().print(result_table(["period", "decision", "version", "version before", "reason"], rows))

@@ -11,19 +11,21 @@ import click
 
 from mlops_assets.cli.deciding import OUTCOME_STYLE, print_period
 from mlops_assets.cli.project import load_definitions, open_store
+from mlops_assets.cli.verification import summary
 from mlops_assets.terminal import open_console, progress_display, result_table, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.table import Table
 
+    from mlops_assets.lake.store import Lake
     from mlops_assets.monitored_model.backfill import PeriodRunResult
     from mlops_assets.monitoring import PeriodStatus
 
 DEMO_MODEL = "green_taxi"
 DEMO_PERIODS = "2022-08..2023-03"
-VERDICT_STYLE = {"ok": "green", "warning": "yellow", "severe": "bold red", "none": "dim"}
+VERDICT_STYLE = {"ok": "green", "warning": "yellow", "severe": "bold red", "none": "dim", "damaged": "bold red"}
 
 
 @click.command()
@@ -67,7 +69,25 @@ def status(model: str | None, as_json: bool) -> None:
     elif not found:
         click.echo("No period has been made yet. Try: mlops-assets demo")
     else:
-        open_console().print(_status_table(found))
+        console = open_console()
+        console.print(_status_table(found))
+        for line in _last_verifications(lake, sorted({line.model for line in found})):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _last_verifications(lake: Lake, models: Sequence[str]) -> Iterator[str]:
+    from mlops_assets.lake.verification import last_verification
+
+    for name in models:
+        try:
+            last = last_verification(lake, name)
+        except ValueError as error:
+            yield str(error)
+            continue
+        if last is None:
+            yield f"{name}: its files were never verified as a whole. Try: mlops-assets verify {name}"
+        else:
+            yield f"{name}: {summary(last)}"
 
 
 @click.command()

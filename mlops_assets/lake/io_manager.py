@@ -107,7 +107,7 @@ def _rows(
 ) -> duckdb.DuckDBPyRelation:
     if periods:
         return con.sql(f"SELECT period, * EXCLUDE (period) FROM {lake.scan(model, table, periods)}")
-    known = lake.periods(model, table)
+    known, _ = lake.sound(model, table)
     if not known:
         # Without any partition the columns are unknown; `period` is all that can be promised.
         return con.sql("SELECT NULL::VARCHAR AS period LIMIT 0")

@@ -17,77 +17,59 @@ Here: files and their footers. Queries over them are `lake.connection`.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import functools
+import errno
 import glob
-import hashlib
 import json
 import os
 import re
 import tempfile
-import time
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlops_assets.lake import objects, versions
+from mlops_assets.lake.parquet import (
+    METADATA_KEY,
+    ROW_GROUP_ROWS,
+    UNPARTITIONED,
+    whole_row_groups,
+    without_period,
+    write_parquet,
+)
+from mlops_assets.lake.partition import DamagedPartition, MissingPartition, Partition, damaged_partition
+from mlops_assets.lake.versions import FILE
 from mlops_assets.redaction import redact, redacted
 
 if TYPE_CHECKING:
     import duckdb
     from fsspec import AbstractFileSystem
 
-METADATA_KEY = "mlops_assets"
-ROW_GROUP_ROWS = 122_880  # DuckDB's own row group size: its scans run one row group per thread
-UNPARTITIONED = "all"  # the period of a table that has no periods
+__all__ = [
+    "METADATA_KEY",
+    "ROW_GROUP_ROWS",
+    "UNPARTITIONED",
+    "DamagedPartition",
+    "Lake",
+    "MissingPartition",
+    "Partition",
+    "identifier",
+    "quoted",
+]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PERIOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_FILE = "data.parquet"
-_UNUSED_AFTER_SECONDS = 3600
-
-
-class MissingPartition(LookupError):
-    """A partition was asked for that nobody has written."""
-
-
-class DamagedPartition(RuntimeError):
-    """A file that lies where a partition belongs, but was not written by the lake or was changed since."""
-
-
-@dataclass(frozen=True)
-class Partition:
-    """One written partition.
-
-    Attributes:
-        url: where the Parquet file is: a local path or an fsspec URL.
-        rows: number of rows.
-        bytes: size of the file.
-        digest: what the rows are, whatever their order; see `Lake.write`.
-        reason: why there are no rows, or why they are not to be used; None when all is well.
-        facts: what the writer wanted to be known about the rows.
-    """
-
-    model: str
-    table: str
-    period: str
-    url: str
-    rows: int
-    bytes: int
-    digest: str
-    reason: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
 
 # What the footers of local partitions say, by path, file and time: their files are never changed, and gates, sensors
 # and pages ask for the same ones again and again.
-_FOOTERS: dict[tuple[str, int, int, int], Partition] = {}
+_FOOTERS: dict[tuple[object, ...], Partition] = {}
 FOOTERS_KEPT = 100_000
+# The versions whose bytes were compared with their SHA-256 in this process, and what is wrong with those that differ.
+_VERIFIED: set[tuple[object, ...]] = set()
+_DAMAGED: dict[tuple[object, ...], str] = {}
 
 
 class Lake:
@@ -150,78 +132,135 @@ class Lake:
         """
         url = self._path(model, table, period)
         reason, facts = redacted(reason), redacted(_json_facts(facts))
-        batches = _whole_row_groups(_without_period(data, period))
+        batches = whole_row_groups(without_period(data, period))
         if self._fs is None:
             current = Path(url)
-            current.parent.mkdir(parents=True, exist_ok=True)
-            version = current.with_name(f".{uuid.uuid4().hex}.parquet")
-            with _removed_on_failure(version):
-                rows, digest = _write_parquet(version, batches, reason, facts)
+            with versions.new_version(current) as version:
+                rows, digest = write_parquet(version, batches, table, period, reason, facts)
                 size = version.stat().st_size
-                _put_in_force(version, current)
-            _sweep_unused(current.parent.parent)
+            versions.sweep_unused(current.parent.parent)
         else:
             with tempfile.TemporaryDirectory(prefix="mlops_assets_") as folder_name:
-                local = Path(folder_name) / _FILE
-                rows, digest = _write_parquet(local, batches, reason, facts)
+                local = Path(folder_name) / FILE
+                rows, digest = write_parquet(local, batches, table, period, reason, facts)
                 size = local.stat().st_size
-                self._fs.makedirs(url.rpartition("/")[0], exist_ok=True)
-                self._fs.put_file(str(local), url)
+                objects.put(self._fs, local, url)
         return Partition(model, table, period, self._public(url), rows, size, digest, reason, facts)
 
     # -- finding -----------------------------------------------------------------------------------
 
-    def find(self, model: str, table: str, period: str) -> Partition | None:
-        """The partition, or None when nobody has written it. Reads the file's footer only."""
+    def find(self, model: str, table: str, period: str, *, verify: bool = False) -> Partition | None:
+        """The partition, or None when nobody has written it. One that is `damaged` says so and holds nothing else.
+
+        Reads the file's footer, and all of its bytes when they are to be verified: once for a version in a process.
+
+        Raises:
+            OSError: the store can't be reached.
+        """
         url = self._path(model, table, period)
         try:
-            if self._fs is None:
-                return self._find_local(model, table, period, url)
+            found = self._read(model, table, period, url)
+            if found is not None and verify:
+                self._verify(url)
+        except DamagedPartition as damage:
+            why = _what_to_do(model, table, period, damage)
+            return damaged_partition(model, table, period, self._public(url), why)
+        return found
+
+    def _read(self, model: str, table: str, period: str, url: str) -> Partition | None:
+        if self._fs is None:
+            return self._read_local(model, table, period, url)
+        try:
             size = int(self._fs.size(url) or 0)
             with self._fs.open(url, "rb") as file:
-                footer = pq.read_metadata(file)
+                footer = _footer(file, self._public(url))
         except FileNotFoundError:
             return None
-        except pa.ArrowInvalid as error:
-            raise DamagedPartition(
-                f"{self._public(url)} is not a readable Parquet file ({error}); "
-                f"remove it and materialize {model}/{table} for {period} again"
-            ) from error
+        if _DAMAGED and (damage := _DAMAGED.get(objects.identity(self._fs, url))) is not None:
+            raise DamagedPartition(damage)
         return self._from_footer(model, table, period, url, size, footer)
 
-    def _find_local(self, model: str, table: str, period: str, url: str) -> Partition:
-        known = _FOOTERS.get((url, *_identity(os.stat(url))))  # noqa: PTH116 - in a hot loop
-        if known is None:
-            # One open file for all, so that its identity and its footer belong together when a writer replaces it.
-            with open(url, "rb") as file:  # noqa: PTH123
-                stat = os.fstat(file.fileno())
-                footer = pq.read_metadata(file)
-            known = self._from_footer(model, table, period, url, stat.st_size, footer)
-            if len(_FOOTERS) >= FOOTERS_KEPT:
-                _FOOTERS.clear()
-            _FOOTERS[(url, *_identity(stat))] = known
+    def _read_local(self, model: str, table: str, period: str, url: str) -> Partition | None:
+        try:
+            identity = _identity(os.stat(url))  # noqa: PTH116 - in a hot loop
+            known = _FOOTERS.get((url, *identity))
+            if known is None:
+                # One open file for all, so that its identity and its footer belong together when a writer replaces it.
+                with open(url, "rb") as file:  # noqa: PTH123
+                    stat = os.fstat(file.fileno())
+                    footer = _footer(file, url)
+                identity = _identity(stat)
+                known = self._from_footer(model, table, period, url, stat.st_size, footer)
+                if len(_FOOTERS) >= FOOTERS_KEPT:
+                    _FOOTERS.clear()
+                _FOOTERS[(url, *identity)] = known
+        except FileNotFoundError:
+            if Path(url).is_symlink():
+                raise DamagedPartition(f"{url} leads to {os.readlink(url)}, which is not there") from None  # noqa: PTH115
+            return None
+        except NotADirectoryError:
+            raise DamagedPartition(f"{Path(url).parent} is a file; expected a folder with {FILE}") from None
+        except IsADirectoryError:
+            raise DamagedPartition(f"{url} is a folder; expected a Parquet file") from None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise DamagedPartition(f"{url} is a link that leads to itself") from None
+        damage = _DAMAGED.get(identity)
+        if damage is not None:
+            raise DamagedPartition(damage)
         return replace(known, facts=dict(known.facts))
 
-    def partition(self, model: str, table: str, period: str) -> Partition:
-        """The partition; `MissingPartition` when nobody has written it."""
-        found = self.find(model, table, period)
+    def _require_bytes(self, model: str, table: str, period: str, path: str) -> None:
+        """Raise DamagedPartition when the bytes of a file are not those that were written."""
+        try:
+            self._verify(path)
+        except DamagedPartition as damage:
+            raise DamagedPartition(_what_to_do(model, table, period, damage)) from None
+
+    def _verify(self, path: str) -> None:
+        """Compare the bytes of a file with their SHA-256, once in a process. Raises DamagedPartition."""
+        identity = self._identity_of(path)
+        if identity is None:
+            raise DamagedPartition(f"{self._public(path)} is not there any more")
+        if identity not in _VERIFIED and identity not in _DAMAGED:
+            remote = self._fs
+            damage = versions.damage(Path(os.path.realpath(path))) if remote is None else objects.damage(remote, path)
+            if damage is not None:
+                _DAMAGED[identity] = damage
+            else:
+                if len(_VERIFIED) >= FOOTERS_KEPT:
+                    _VERIFIED.clear()
+                _VERIFIED.add(identity)
+        if identity in _DAMAGED:
+            raise DamagedPartition(_DAMAGED[identity])
+
+    def partition(self, model: str, table: str, period: str, *, verify: bool = False) -> Partition:
+        """The partition. Raises MissingPartition when nobody has written it, DamagedPartition when it can't be read."""
+        found = self.find(model, table, period, verify=verify)
         if found is None:
             raise MissingPartition(self._nothing_there(model, table, [period]))
+        if found.damaged is not None:
+            raise DamagedPartition(found.damaged)
         return found
 
     def newest_before(self, model: str, table: str, period: str) -> Partition | None:
-        """The partition of the latest period before `period` that somebody has written, or None."""
+        """The partition of the latest period before `period` that somebody has written, or None.
+
+        Raises DamagedPartition when it can't be read: which one it is decides what is done.
+        """
         earlier = [known for known in self.periods(model, table) if known < period]
-        return self.find(model, table, earlier[-1]) if earlier else None
+        return self.partition(model, table, earlier[-1], verify=True) if earlier else None
 
     def periods(self, model: str, table: str) -> list[str]:
-        """The written periods of a table, oldest first. An unknown table has none."""
+        """The written periods of a table, oldest first, damaged ones too. An unknown table has none."""
         folder = f"{self._root}/{_name(model, 'model')}/{_name(table, 'table')}"
         if self._fs is None:
-            names = (entry.name for entry in _entries(folder) if os.path.isfile(f"{entry.path}/{_FILE}"))  # noqa: PTH113
+            # A link that leads nowhere, or a file in place of a folder, was a partition.
+            names = [e.name for e in _entries(folder) if os.path.lexists(f"{e.path}/{FILE}") or e.is_file()]
             return sorted(name.removeprefix("period=") for name in names if name.startswith("period="))
         self._fs.invalidate_cache()
-        files = self._fs.glob(f"{glob.escape(folder)}/period=*/{_FILE}")
+        files = self._fs.glob(f"{glob.escape(folder)}/period=*/{FILE}")
         return sorted(str(file).split("/")[-2].removeprefix("period=") for file in files)
 
     def tables(self, model: str) -> list[str]:
@@ -242,35 +281,96 @@ class Lake:
         an older partition doesn't have is NULL there. The expression names the files that are in force now:
         it keeps giving the same rows while partitions are replaced, for an hour, and then has to be made anew.
 
+        The bytes of each file are verified, once for a version in a process.
+
         Raises:
             MissingPartition: a period, or with none given the whole table, is not there.
+            DamagedPartition: one can't be read, or its bytes have changed since they were written.
         """
-        known = self.periods(model, table)
-        wanted = known if periods is None else list(periods)
-        missing = [period for period in wanted if period not in set(known)]
+        wanted = self.periods(model, table) if periods is None else list(periods)
+        found = {period: self.find(model, table, period) for period in wanted}
+        missing = [period for period, partition in found.items() if partition is None]
         if missing or not wanted:
             raise MissingPartition(self._nothing_there(model, table, missing))
+        return self.scan_files(self.files(model, table, wanted))
+
+    def files(self, model: str, table: str, periods: Iterable[str], *, verify: bool = True) -> list[str]:
+        """The files that are in force now: local paths or URLs; see `scan`."""
+        paths = {period: self._in_force(self._path(model, table, period)) for period in periods}
+        for period, path in paths.items():
+            self.partition(model, table, period)
+            if verify:
+                self._require_bytes(model, table, period, path)
+        return [self._public(path) for path in paths.values()]
+
+    def scan_files(self, files: Sequence[str]) -> str:
+        """A SQL table expression over files of one table; see `scan`."""
         # DuckDB takes every path as a glob, so it has to be escaped.
-        paths = [glob.escape(self._in_force(self._path(model, table, period))) for period in wanted]
-        files = ", ".join(quoted(self._public(path)) for path in paths)
-        if wanted == [UNPARTITIONED] and self._has_own_period(model, table):
+        listed = ", ".join(quoted(glob.escape(file)) for file in files)
+        if len(files) == 1 and f"/period={UNPARTITIONED}/" in files[0] and "period" in self._schema(files[0]).names:
             # DuckDB would show the folder's name in place of the file's column.
-            return f"read_parquet([{files}], hive_partitioning = false, union_by_name = true, can_have_nan = true)"
+            return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true, can_have_nan = true)"
         return (
-            f"read_parquet([{files}], hive_partitioning = true, hive_types = {{'period': VARCHAR}}, "
+            f"read_parquet([{listed}], hive_partitioning = true, hive_types = {{'period': VARCHAR}}, "
             # Otherwise DuckDB takes a file's statistics, which leave NaN out, for proof that there is none.
             "union_by_name = true, can_have_nan = true)"
         )
 
+    def sound(self, model: str, table: str, *, verify: bool = False) -> tuple[list[str], dict[str, str]]:
+        """The periods of a table that can be read, and for each of the others what is wrong with it."""
+        found = {period: self.find(model, table, period, verify=verify) for period in self.periods(model, table)}
+        damaged = {period: made.damaged for period, made in found.items() if made is not None and made.damaged}
+        return [period for period, made in found.items() if made is not None and not made.damaged], damaged
+
+    def forget_verified(self) -> None:
+        """Let bytes that were compared before be compared again."""
+        _VERIFIED.clear()
+        _DAMAGED.clear()
+
+    def known_damage(self, model: str) -> list[list[object]]:
+        """Identity and damage of the model's files whose bytes are known to have changed; see `remember_damage`."""
+        if not _DAMAGED:
+            return []
+        known: list[list[object]] = []
+        for table in self.tables(model):
+            for period in self.periods(model, table):
+                identity = self._identity_of(self._path(model, table, period))
+                if identity in _DAMAGED:
+                    known.append([list(identity), _DAMAGED[identity]])
+        return known
+
+    def remember_damage(self, known: Iterable[Sequence[Any]]) -> None:
+        """Take over what another process has found out about the bytes of files that are still the same."""
+        _DAMAGED.update((tuple(identity), str(damage)) for identity, damage in known)
+
+    def write_note(self, model: str, name: str, text: str) -> None:
+        """Keep a text beside the tables of a model, in one step."""
+        path = self._note(model, name)
+        if self._fs is None:
+            versions.write_whole(Path(path), text)
+        else:
+            self._fs.pipe_file(path, text.encode())
+
+    def read_note(self, model: str, name: str) -> str | None:
+        """A text that was kept beside the tables of a model, None when there is none."""
+        path = self._note(model, name)
+        try:
+            content = Path(path).read_bytes() if self._fs is None else self._fs.cat_file(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return bytes(content).decode(errors="replace")
+
     def schema(self, model: str, table: str) -> pa.Schema:
-        """The columns of the table's newest partition, without `period`."""
-        periods = self.periods(model, table)
+        """The columns of the table's newest partition that can be read, without `period`."""
+        periods, _ = self.sound(model, table)
         if not periods:
             raise MissingPartition(self._nothing_there(model, table, []))
-        url = self._path(model, table, periods[-1])
+        return self._schema(self._path(model, table, periods[-1]))
+
+    def _schema(self, path: str) -> pa.Schema:
         if self._fs is None:
-            return pq.read_schema(url).remove_metadata()
-        with self._fs.open(url, "rb") as file:
+            return pq.read_schema(path).remove_metadata()
+        with self._fs.open(path, "rb") as file:
             return pq.read_schema(file).remove_metadata()
 
     def attach(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
@@ -289,7 +389,17 @@ class Lake:
     def _path(self, model: str, table: str, period: str) -> str:
         if not _PERIOD.fullmatch(period):
             raise ValueError(f"{period!r} can't name a period; expected e.g. '2021-03' or '2014-01-06'")
-        return f"{self._folder(model, table)}/period={period}/{_FILE}"
+        return f"{self._folder(model, table)}/period={period}/{FILE}"
+
+    def _note(self, model: str, name: str) -> str:
+        return f"{self._root}/{_name(model, 'model')}/.{name}.json"
+
+    def _identity_of(self, path: str) -> tuple[object, ...] | None:
+        """What tells the file that a path leads to from any other; None when it leads to none."""
+        try:
+            return _identity(os.stat(path)) if self._fs is None else objects.identity(self._fs, path)  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def _in_force(self, path: str) -> str:
         """The file that a partition's path leads to now."""
@@ -310,30 +420,29 @@ class Lake:
             names = [str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in found]
         return sorted(name for name in names if _NAME.fullmatch(name))
 
-    def _has_own_period(self, model: str, table: str) -> bool:
-        return "period" in self.schema(model, table).names
-
     def _from_footer(
         self, model: str, table: str, period: str, url: str, size: int, footer: pq.FileMetaData
     ) -> Partition:
         written = (footer.metadata or {}).get(METADATA_KEY.encode())
+        where = self._public(url)
         if written is None:
+            raise DamagedPartition(f"{where} was not written by the lake: its footer has no '{METADATA_KEY}' entry")
+        try:
+            known = json.loads(written)
+            digest, reason, facts, rows = known["digest"], known["reason"], known["facts"], known["rows"]
+        except (ValueError, TypeError, KeyError) as error:
             raise DamagedPartition(
-                f"{self._public(url)} was not written by the lake: its footer has no '{METADATA_KEY}' entry; "
-                f"remove it and materialize {model}/{table} for {period} again"
-            )
-        known = json.loads(written)
-        return Partition(
-            model,
-            table,
-            period,
-            self._public(url),
-            footer.num_rows,
-            size,
-            known["digest"],
-            known["reason"],
-            known["facts"],
-        )
+                f"the '{METADATA_KEY}' entry in the footer of {where} can't be read: {error!r}"
+            ) from error
+        if not (isinstance(digest, str) and isinstance(reason, str | None) and isinstance(facts, dict)):
+            raise DamagedPartition(f"the '{METADATA_KEY}' entry in the footer of {where} has values of other types")
+        if rows != footer.num_rows:
+            raise DamagedPartition(f"{where} has {footer.num_rows} rows, its footer says {rows}")
+        # Not in files that were written before this was kept.
+        belongs = (known.get("table", table), known.get("period", period))
+        if belongs != (table, period):
+            raise DamagedPartition(f"{where} was written as {belongs[0]} of {belongs[1]}")
+        return Partition(model, table, period, where, rows, size, digest, reason, facts)
 
     def _nothing_there(self, model: str, table: str, missing: Sequence[str]) -> str:
         known = self.periods(model, table)
@@ -375,137 +484,21 @@ def _json_facts(facts: Mapping[str, Any] | None) -> dict[str, Any]:
         raise ValueError(f"the facts of a partition must be JSON: {error}") from error
 
 
-def _without_period(data: pa.RecordBatchReader | pa.Table, period: str) -> pa.RecordBatchReader:
-    reader = data.to_reader() if isinstance(data, pa.Table) else data
-    names = reader.schema.names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"columns occur twice: {', '.join(twice)}; every column needs its own name")
-    if not names:
-        raise ValueError("the data has no columns; an empty partition still has its table's columns")
-    if "period" not in names or period == UNPARTITIONED:
-        schema = reader.schema.remove_metadata()
-        return pa.RecordBatchReader.from_batches(schema, (batch.replace_schema_metadata(None) for batch in reader))
-    kept = [name for name in names if name != "period"]
-    if not kept:
-        raise ValueError("the data has no column besides `period`, which the partition's path already says")
-    schema = pa.schema([reader.schema.field(name) for name in kept])
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in reader:
-            found = set(batch.column(names.index("period")).unique().to_pylist()) - {period}
-            if found:
-                raise ValueError(
-                    f"column `period` holds {sorted(map(str, found))[:3]}, but the partition is {period!r}; "
-                    "rename the column, or write each period to its own partition"
-                )
-            yield batch.select(kept).replace_schema_metadata(None)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
+def _identity(stat: os.stat_result) -> tuple[object, ...]:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _whole_row_groups(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """The same rows in batches of a row group each: small row groups would make every later scan slow."""
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        waiting: list[pa.RecordBatch] = []
-        rows = 0
-        for batch in reader:
-            waiting.append(batch)
-            rows += batch.num_rows
-            if rows < ROW_GROUP_ROWS:
-                continue
-            table = pa.Table.from_batches(waiting, reader.schema).combine_chunks()
-            whole = rows - rows % ROW_GROUP_ROWS
-            yield from table.slice(0, whole).to_batches(ROW_GROUP_ROWS)
-            waiting, rows = table.slice(whole).to_batches(), rows - whole
-        if rows:
-            yield from pa.Table.from_batches(waiting, reader.schema).combine_chunks().to_batches()
-
-    return pa.RecordBatchReader.from_batches(reader.schema, batches())
-
-
-def _write_parquet(
-    path: Path, reader: pa.RecordBatchReader, reason: str | None, facts: Mapping[str, Any]
-) -> tuple[int, str]:
-    digest = _Digest(reader.schema)
-    with pq.ParquetWriter(path, reader.schema, compression="zstd", write_statistics=True) as writer:
-        for batch in reader:
-            writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
-            digest.add(batch)
-        known = {"reason": reason, "facts": facts, "digest": digest.text(), "rows": digest.rows}
-        writer.add_key_value_metadata({METADATA_KEY: json.dumps(known)})
-    return digest.rows, digest.text()
-
-
-@functools.cache
-def _hashing(pid: int) -> duckdb.DuckDBPyConnection:
-    """A database that only hashes. Opening one costs more than a small partition; a forked process needs its own."""
-    import duckdb
-
-    # Of a connection that outlives the interpreter DuckDB's binding prints pages of warnings.
-    atexit.register(_hashing.cache_clear)
-    return duckdb.connect(config={"threads": 1})
-
-
-class _Digest:
-    """The order-independent content hash that `Lake.write` documents."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self._con = _hashing(os.getpid()).cursor()
-        self._con.register("batch", schema.empty_table())
-        # DuckDB's types, because Arrow has several for the same content (string, large_string, string_view).
-        described = self._con.execute("DESCRIBE batch").fetchall()
-        self._columns = [[name, kind] for name, kind, *_ in described]
-        self._sum = 0
-        self.rows = 0
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        self._con.register("batch", batch)
-        total = self._con.execute("SELECT sum(hash(batch)) FROM batch").fetchall()[0][0]
-        self._sum = (self._sum + int(total or 0)) % 2**128
-        self.rows += batch.num_rows
-
-    def text(self) -> str:
-        content = json.dumps([self._columns, self.rows, self._sum])
-        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-
-
-@contextlib.contextmanager
-def _removed_on_failure(path: Path) -> Iterator[None]:
+def _footer(file: Any, where: str) -> pq.FileMetaData:
+    """The footer of an open file. Raises DamagedPartition."""
     try:
-        yield
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        return pq.read_metadata(file)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        # Arrow raises OSError too for what it can't read; one of the system has a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DamagedPartition(f"{where} is not a readable Parquet file ({error})") from error
 
 
-def _identity(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _put_in_force(version: Path, current: Path) -> None:
-    """Let the partition's path lead to another version, in one step."""
-    with version.open("rb") as file:
-        os.fsync(file.fileno())
-    replaced = Path(os.path.realpath(current))
-    link = current.with_name(f".{uuid.uuid4().hex}.tmp")
-    with _removed_on_failure(link):
-        link.symlink_to(version.name)
-        os.replace(link, current)  # noqa: PTH105 - the atomic step deserves its plain name
-    with contextlib.suppress(FileNotFoundError):  # the first version, or one that another writer has swept
-        os.utime(replaced) if replaced != current else None
-
-
-def _sweep_unused(table: Path) -> None:
-    """Remove the versions of a table that were replaced, or left by a killed writer, an hour ago or earlier.
-
-    Their time of change says when: a replaced version is touched, and one that is being written grows.
-    """
-    for path in [*table.glob("period=*/.*.parquet"), *table.glob("period=*/.*.tmp")]:
-        try:
-            unused = time.time() - path.lstat().st_mtime > _UNUSED_AFTER_SECONDS
-            if unused and path != Path(os.path.realpath(path.with_name(_FILE))):
-                path.unlink()
-        except FileNotFoundError:  # another writer swept it first
-            continue
+def _what_to_do(model: str, table: str, period: str, damage: DamagedPartition) -> str:
+    again = f"materialize it again, e.g. mlops-assets backfill {model} {period}"
+    return f"{model}/{table} of {period} is damaged: {damage}; {again}"

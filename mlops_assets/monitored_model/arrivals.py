@@ -46,7 +46,10 @@ def arrivals(spec: ModelSpec, lake: Lake, periods: Sequence[str], seen: dict[str
         if signature is None or seen.get(period) == signature:
             continue
         known = lake.find(spec.name, spec.raw_table, period)
-        if known is None or not known.facts.get("sha256"):
+        if known is not None and known.damaged:
+            # Made again once from a file that is there; a run that fails is tried again by its own rules.
+            found.append(Arrival(period, f"{signature}-damaged", "its raw partition is damaged"))
+        elif known is None or not known.facts.get("sha256"):
             found.append(Arrival(period, signature, "its file has arrived"))
         elif isinstance(place, Path) and file_sha256(place) != known.facts["sha256"]:
             found.append(Arrival(period, signature, "its file has changed since it was ingested"))
@@ -99,7 +102,9 @@ def _in_local_file(spec: ModelSpec, lake: Lake, wanted: Sequence[str], newest: s
 
 def _in_unreadable_file(spec: ModelSpec, lake: Lake, wanted: Sequence[str], newest: str, content: str) -> list[Arrival]:
     """One period, whose run says what is wrong with the file: the next one, or else the newest that is ingested."""
-    last = lake.partition(spec.name, spec.raw_table, newest)
+    last = lake.find(spec.name, spec.raw_table, newest)
+    if last is None or last.damaged:
+        return [Arrival(newest, content, "its raw partition is damaged")]
     said = last.facts.get("sha256") == content
     if said and last.reason is not None:
         return []

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PLATFORM = "mlops_assets"
 NO_DATA = "no data"
+UNKNOWN = "unknown"  # the champion of a report that can't be read
 
 
 def data_judged(bench: Workbench, period: str, failure: str | None) -> None:
@@ -74,13 +75,15 @@ def drift_judged(bench: Workbench, period: str, report: DriftReport, version: st
         return
     bench.store.close_by_itself(name, period, "drift", f"the report of {period} is {report.verdict} now")
     for incident in bench.store.incidents(model=name, state="open", kind="drift"):
-        if incident.period < period and _champion_of_report(bench, incident.period) != version:
+        if incident.period < period and _champion_of_report(bench, incident.period) not in (version, UNKNOWN):
             why = f"{period} is {report.verdict} under the newer champion, version {version}"
             bench.store.close_by_itself(name, incident.period, "drift", why, cause_gone=False)
 
 
 def _champion_of_report(bench: Workbench, period: str) -> str | None:
     report = bench.find(DRIFT_REPORT, period)
+    if report is not None and report.damaged:
+        return UNKNOWN
     return None if report is None else report.facts.get("champion_version")
 
 
@@ -116,7 +119,10 @@ def _streak_begun(bench: Workbench, period: str, version: str) -> str:
     """The first period of the unbroken run of periods, up to this one, that this version was not within limits in."""
     begun = period
     for earlier in reversed([known for known in bench.lake.periods(bench.name, PERFORMANCE) if known < period]):
-        facts = bench.lake.partition(bench.name, PERFORMANCE, earlier).facts
+        measured = bench.lake.find(bench.name, PERFORMANCE, earlier)
+        if measured is None or measured.damaged:
+            break
+        facts = measured.facts
         if facts.get("version") != version or facts.get("verdict") not in ("warning", "severe"):
             break
         begun = earlier

@@ -7,7 +7,8 @@ from typing import Any
 
 from mlops_assets.incidents.gate import Gate, gate
 from mlops_assets.incidents.store import Store
-from mlops_assets.lake.store import Lake, Partition
+from mlops_assets.lake.partition import DAMAGED_DIGEST, DamagedPartition, Partition
+from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.tables import (
     CHAMPION,
@@ -20,14 +21,17 @@ from mlops_assets.monitored_model.tables import (
 
 
 def champion_before(lake: Lake, model: str, period: str) -> Partition | None:
-    """The newest decision before `period` that put a version in force, None when there is none."""
+    """The newest decision before `period` that put a version in force, None when there is none.
+
+    Raises DamagedPartition: without that decision nobody knows the champion.
+    """
     decision = lake.newest_before(model, CHAMPION, period)
     return decision if decision is not None and decision.facts.get("version") else None
 
 
 def quality_failure_of(lake: Lake, model: str, period: str) -> str | None:
     """Why a period's features can't be used; None when they can, or were not made yet."""
-    features = lake.find(model, FEATURES, period)
+    features = lake.find(model, FEATURES, period, verify=True)
     return None if features is None else features.reason or features.facts.get("quality_failure")
 
 
@@ -37,8 +41,10 @@ def records_to_serve(lake: Lake, model: str, period: str) -> int:
     Of a period that was served before its outcomes were known, those that were predicted then.
     """
     made = lake.find(model, PREDICTIONS if served_ahead(lake, model, period) else FEATURES, period)
-    if made is None or "records" not in made.facts:
+    if made is None or made.damaged or "records" not in made.facts:
         made = lake.find(model, FEATURES, period)
+    if made is not None and made.damaged:
+        raise DamagedPartition(made.damaged)
     return 0 if made is None else int(made.facts.get("records", made.rows))
 
 
@@ -48,13 +54,17 @@ def served_ahead(lake: Lake, model: str, period: str) -> bool:
     What was served then was served: neither late outcomes nor a newer champion may change it.
     """
     features, served = lake.find(model, FEATURES, period), lake.find(model, SERVED_PREDICTIONS, period)
-    return bool(features is not None and features.facts.get("opened") and served is not None and served.rows)
+    if features is None or features.damaged or served is None:
+        return False
+    return bool(features.facts.get("opened") and served.rows)
 
 
 def awaits_outcomes(lake: Lake, model: str, period: str) -> bool:
     """Whether a period was opened, and its outcomes are not known yet."""
     features = lake.find(model, FEATURES, period)
-    return features is not None and bool(features.facts.get("opened") and not features.facts.get("outcomes"))
+    if features is None or features.damaged:
+        return False
+    return bool(features.facts.get("opened") and not features.facts.get("outcomes"))
 
 
 def newest_to_train(lake: Lake, model: str) -> str | None:
@@ -63,9 +73,11 @@ def newest_to_train(lake: Lake, model: str) -> str | None:
     After one that was opened, those that can't be used are passed over too: of them nobody knows whether they would.
     """
     periods = lake.periods(model, FEATURES)
-    made = [lake.partition(model, FEATURES, period) for period in periods]
+    found = [lake.find(model, FEATURES, period) for period in periods]
+    made = [features for features in found if features is not None and not features.damaged]
     leads = any(features.facts.get("opened") for features in made)
-    for period, features in zip(reversed(periods), reversed(made), strict=True):
+    for features in reversed(made):
+        period = features.period
         unusable = features.reason or features.facts.get("quality_failure")
         if not awaits_outcomes(lake, model, period) and not (leads and unusable):
             return period
@@ -88,12 +100,17 @@ def period_gates(spec: ModelSpec, lake: Lake, store: Store, periods: Sequence[st
 
 
 def _period_gate(spec: ModelSpec, lake: Lake, period: str, accepted_digest: str | None) -> Gate:
-    report = lake.find(spec.name, DRIFT_REPORT, period)
+    report = lake.find(spec.name, DRIFT_REPORT, period, verify=True)
+    if report is not None and report.damaged:
+        return _unknown(report.damaged)
     facts: Mapping[str, Any] = report.facts if report is not None else {}
     failure = quality_failure_of(lake, spec.name, period)
     version = facts.get("champion_version")
     if version is None and not (report is not None and report.reason == NO_CHAMPION):
-        champion = champion_before(lake, spec.name, period)
+        try:
+            champion = champion_before(lake, spec.name, period)
+        except DamagedPartition as damage:
+            return _unknown(str(damage))
         version = champion.facts["version"] if champion is not None else None
         if failure is None and version is not None:
             failure = "there is no drift report" if report is None else report.reason
@@ -106,6 +123,19 @@ def _period_gate(spec: ModelSpec, lake: Lake, period: str, accepted_digest: str 
         on_severe=spec.on_severe,
         ladder=spec.plan_b,
         accepted_digest=accepted_digest,
+    )
+
+
+def _unknown(damage: str) -> Gate:
+    """What may be served when nobody can say, because a file that it follows from is damaged: nothing."""
+    return gate(
+        champion_version=DAMAGED_DIGEST,
+        quality_failure=damage,
+        verdict="none",
+        verdict_reasons=[],
+        report_digest=DAMAGED_DIGEST,
+        on_severe="pause",
+        ladder=[],
     )
 
 

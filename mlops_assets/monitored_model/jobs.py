@@ -33,6 +33,9 @@ PLAN_B_KIND = "plan_b"
 RETRAIN_KIND = "retrain"
 CHAMPION_KIND = "champion"
 
+# What the job of plan B makes.
+SERVING = (FALLBACK_PREDICTIONS, SERVED_PREDICTIONS, PERFORMANCE)
+
 # What a gate has decided must not wait behind queued periods.
 URGENT = {"dagster/priority": "10"}
 
@@ -75,7 +78,7 @@ def build_jobs(
         PLAN_B_KIND: job(
             PLAN_B_KIND,
             f"{spec.name}_serve",
-            of(FALLBACK_PREDICTIONS, SERVED_PREDICTIONS, PERFORMANCE),
+            of(*SERVING),
             "Serves a period as its gate says now: plan B after a severe verdict, the champion after an accept.",
         ),
         RETRAIN_KIND: job(

@@ -143,7 +143,7 @@ def _window_parts(bench: Workbench, period: str) -> tuple[dict[str, Part], dict[
     not_made = [p for p, partition in made.items() if partition is None]
     if not_made:
         raise NothingToLearn(f"{NO_WINDOW}: the features of {', '.join(not_made)} have not been made")
-    left_out = {p: why for periods in wanted.values() for p in periods if (why := bench.unusable(p)) is not None}
+    left_out = {p: why for periods in wanted.values() for p in periods if (why := _unusable(bench, p)) is not None}
     parts = {}
     for role, periods in wanted.items():
         usable = [p for p in periods if p not in left_out]
@@ -152,6 +152,11 @@ def _window_parts(bench: Workbench, period: str) -> tuple[dict[str, Part], dict[
             raise NothingToLearn(f"no usable period to {_verb(role)} on: {reasons}")
         parts[role] = Part(usable)
     return parts, left_out
+
+
+def _unusable(bench: Workbench, period: str) -> str | None:
+    """Why a period of the window is left out; None when it is not."""
+    return bench.damaged(FEATURES, period) or bench.damaged(PROFILE, period) or bench.unusable(period)
 
 
 def _check_rows(bench: Workbench, parts: Mapping[str, Part]) -> None:

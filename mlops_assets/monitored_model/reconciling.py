@@ -16,7 +16,7 @@ import dagster as dg
 from mlops_assets.home import sensor_seconds
 from mlops_assets.incidents.gate import Gate
 from mlops_assets.incidents.store import IncidentKind, Store
-from mlops_assets.lake.store import Lake
+from mlops_assets.lake.store import DamagedPartition, Lake
 from mlops_assets.monitored_model.arrivals import Arrival
 from mlops_assets.monitored_model.gates import (
     awaits_outcomes,
@@ -35,6 +35,7 @@ from mlops_assets.monitored_model.jobs import (
     PERIOD_KIND,
     PLAN_B_KIND,
     RETRAIN_KIND,
+    SERVING,
 )
 from mlops_assets.monitored_model.resources import PARTITION_TAG
 from mlops_assets.monitored_model.runs import run_outcome
@@ -111,6 +112,11 @@ def plan_b_runs(
     plan = Plan()
     moment = time.time() if now is None else now
     for period, decided in period_gates(spec, lake, store, lake.periods(spec.name, DRIFT_REPORT)).items():
+        damage = _damaged_input(spec, lake, period)
+        if damage is not None:
+            # Nothing that was served is taken back because a file of the period can't be read.
+            plan.notes.append(damage)
+            continue
         why = difference(spec, lake, period, decided)
         if why is None:
             continue
@@ -140,11 +146,26 @@ def plan_b_runs(
     return plan
 
 
+def _damaged_input(spec: ModelSpec, lake: Lake, period: str) -> str | None:
+    """What is wrong with a partition that serving the period again would read, and not make again; None when nothing.
+
+    Its run would fail.
+    """
+    for declared in graph(spec):
+        if declared.name not in SERVING:
+            found = lake.find(spec.name, declared.name, period)
+            if found is not None and found.damaged:
+                return found.damaged
+    return None
+
+
 def difference(spec: ModelSpec, lake: Lake, period: str, decided: Gate) -> str | None:
     """In what the served predictions of a period differ from its gate; None when they agree."""
     served = lake.find(spec.name, SERVED_PREDICTIONS, period)
     if served is None:
         return "nothing was served or withheld yet"
+    if served.damaged:
+        return served.damaged
     if served.facts.get("decision_id") != decided.decision_id:
         return f"served by decision {served.facts.get('decision_id')}, the gate now says {decided.state}"
     if _performance_is_outdated(spec, lake, period):
@@ -153,7 +174,7 @@ def difference(spec: ModelSpec, lake: Lake, period: str, decided: Gate) -> str |
         return None if served.rows == 0 else f"{served.rows:,} rows are served, the gate says {decided.state}"
     if decided.state == "plan_b":
         made = lake.find(spec.name, FALLBACK_PREDICTIONS, period)
-        if made is not None and made.facts.get("impossible") == decided.decision_id:
+        if made is not None and not made.damaged and made.facts.get("impossible") == decided.decision_id:
             return None  # no rung can serve: withheld until something changes
     expected = records_to_serve(lake, spec.name, period)
     if served.rows != expected:
@@ -166,7 +187,9 @@ def _performance_is_outdated(spec: ModelSpec, lake: Lake, period: str) -> bool:
     made, measured = (lake.find(spec.name, name, period) for name in (FALLBACK_PREDICTIONS, PERFORMANCE))
     if made is None:
         return False
-    return measured is None or measured.facts["made_from"].get(f"{FALLBACK_PREDICTIONS}/{period}") != made.digest
+    if measured is None or measured.damaged:
+        return True
+    return measured.facts["made_from"].get(f"{FALLBACK_PREDICTIONS}/{period}") != made.digest
 
 
 def run_under_way(instance: dg.DagsterInstance, model: str, period: str) -> str | None:
@@ -292,7 +315,7 @@ def is_whole(spec: ModelSpec, lake: Lake, period: str) -> bool:
     """Whether all partitions of a period are there, made from each other as they are now."""
     made = {declared.name: lake.find(spec.name, declared.name, period) for declared in graph(spec)}
     for name, partition in made.items():
-        if partition is None:
+        if partition is None or partition.damaged:
             return False
         known = partition.facts.get("made_from", {})
         for table, other in inputs_of(spec, name, period):
@@ -305,7 +328,7 @@ def is_whole(spec: ModelSpec, lake: Lake, period: str) -> bool:
 def _can_be_opened(spec: ModelSpec, lake: Lake, period: str) -> bool:
     """Whether a period has waited for the outcomes of an earlier one, and they are known now."""
     features = lake.find(spec.name, FEATURES, period) if spec.lead else None
-    awaited = features.facts.get(WAITS_FOR) if features is not None else None
+    awaited = features.facts.get(WAITS_FOR) if features is not None and not features.damaged else None
     return awaited is not None and not awaits_outcomes(lake, spec.name, awaited)
 
 
@@ -313,12 +336,14 @@ def opened_periods(spec: ModelSpec, lake: Lake, moment: datetime) -> list[str]:
     """The periods that were (or could not be) opened before their outcomes were known, and are over by `moment`."""
     if not spec.lead:
         return []
-    made = {period: lake.partition(spec.name, FEATURES, period) for period in lake.periods(spec.name, FEATURES)}
+    made = [lake.find(spec.name, FEATURES, period) for period in lake.periods(spec.name, FEATURES)]
     return [
-        period
-        for period, features in made.items()
-        if (awaits_outcomes(lake, spec.name, period) or features.facts.get(WAITS_FOR))
-        and spec.calendar.end(period) <= moment
+        features.period
+        for features in made
+        if features is not None
+        and not features.damaged
+        and (awaits_outcomes(lake, spec.name, features.period) or features.facts.get(WAITS_FOR))
+        and spec.calendar.end(features.period) <= moment
     ]
 
 
@@ -372,8 +397,11 @@ def _behind(spec: ModelSpec, lake: Lake) -> tuple[str, str] | None:
     for period in lake.periods(spec.name, CHAMPION):
         if not awaits_outcomes(lake, spec.name, period):
             continue
-        decided = lake.partition(spec.name, CHAMPION, period).facts
-        before = champion_before(lake, spec.name, period)
+        try:
+            decided = lake.partition(spec.name, CHAMPION, period).facts
+            before = champion_before(lake, spec.name, period)
+        except DamagedPartition:  # what it should follow, or whether it does, is known when that is repaired
+            continue
         if decided.get("order") is None and before is not None and before.facts["version"] != decided.get("version"):
             return period, str(before.facts["version"])
     return None
@@ -399,7 +427,7 @@ def order_runs(
         return Plan(notes=["nobody has ordered a champion"])
     order = orders[-1]
     decided = lake.find(spec.name, CHAMPION, order.period)
-    if decided is not None and decided.facts.get("order") == order.id:
+    if decided is not None and not decided.damaged and decided.facts.get("order") == order.id:
         _over(store, spec.name, "order_failed", f"the champion follows order {order.id}")
         return Plan(notes=[f"the champion follows order {order.id}"])
     tags = {CAUSE_TAG: f"{order.action} by {order.by}: {order.why}"[:200], ORDER_TAG: str(order.id)}

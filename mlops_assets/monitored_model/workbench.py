@@ -6,7 +6,7 @@ No Dagster here. One workbench serves one model; it is cheap to make and holds n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from mlops_assets.home import Addresses, Home, data_dir
 from mlops_assets.incidents.gate import Gate
 from mlops_assets.incidents.lease import Lease
 from mlops_assets.incidents.store import Store
-from mlops_assets.lake.store import Lake, Partition, identifier
+from mlops_assets.lake.store import DamagedPartition, Lake, Partition, identifier
 from mlops_assets.monitored_model.gates import champion_before, period_gate
 from mlops_assets.monitored_model.graph import inputs_of, made_from
 from mlops_assets.monitored_model.outcome import Markdown, table
@@ -82,12 +82,22 @@ class Workbench:
         return self.spec.name
 
     def find(self, table: str, period: str) -> Partition | None:
-        """A partition of this model, None when it was not made yet."""
-        return self.lake.find(self.name, table, period)
+        """A partition of this model with verified bytes, None when it was not made yet; it may be `damaged`."""
+        return self.lake.find(self.name, table, period, verify=True)
 
     def partition(self, table: str, period: str) -> Partition:
-        """A partition of this model; raises MissingPartition, saying how to make it."""
-        return self.lake.partition(self.name, table, period)
+        """A partition of this model with verified bytes.
+
+        Raises MissingPartition or DamagedPartition, both saying how to make it.
+        """
+        return self.lake.partition(self.name, table, period, verify=True)
+
+    def readable(self, table: str, periods: Iterable[str]) -> Iterator[Partition]:
+        """Those of the given periods that are there and not damaged, by their footers."""
+        for period in periods:
+            found = self.lake.find(self.name, table, period)
+            if found is not None and not found.damaged:
+                yield found
 
     def scan(self, table: str, periods: Sequence[str]) -> str:
         """A table expression over the given periods, for use after FROM."""
@@ -116,7 +126,7 @@ class Workbench:
 
     def inputs(self, table: str, period: str) -> dict[tuple[str, str], str]:
         """Digests of the partitions that a partition is made from, of those that are there."""
-        found = {pair: self.find(*pair) for pair in inputs_of(self.spec, table, period)}
+        found = {pair: self.lake.find(self.name, *pair) for pair in inputs_of(self.spec, table, period)}
         return {pair: partition.digest for pair, partition in found.items() if partition is not None}
 
     def stale_after(self, made: Partition) -> list[tuple[str, str]]:
@@ -124,12 +134,14 @@ class Workbench:
 
         They are not made again by themselves: what was served then was served.
         """
-        later = {pair: self.find(*pair) for pair in made_from(self.spec, made.table, made.period)}
+        later = {pair: self.lake.find(self.name, *pair) for pair in made_from(self.spec, made.table, made.period)}
         name = f"{made.table}/{made.period}"
         return [
             pair
             for pair, found in later.items()
-            if found is not None and found.facts.get("made_from", {}).get(name, made.digest) != made.digest
+            if found is not None
+            and not found.damaged
+            and found.facts.get("made_from", {}).get(name, made.digest) != made.digest
         ]
 
     def days(self, period: str) -> tuple[date, date]:
@@ -145,10 +157,22 @@ class Workbench:
         """Why a partition can't be used: its own reason, or that nobody has made it; None when it can.
 
         Not an error: whoever materializes one asset of a period, or an asset backfill that goes on to later periods,
-        gets empty partitions that say so.
+        gets empty partitions that say so. A damaged partition is one: what was made from it must not be replaced by
+        nothing because a file can't be read.
+
+        Raises DamagedPartition.
         """
         found = self.find(table, period)
-        return f"the {table} of {period} have not been made" if found is None else found.reason
+        if found is None:
+            return f"the {table} of {period} have not been made"
+        if found.damaged:
+            raise DamagedPartition(found.damaged)
+        return found.reason
+
+    def damaged(self, table: str, period: str) -> str | None:
+        """What is wrong with a partition's file; None when it can be read, or is not there."""
+        found = self.find(table, period)
+        return None if found is None else found.damaged
 
     def champion_before(self, period: str) -> Partition | None:
         """The newest decision before `period` that put a version in force, None when there is none."""

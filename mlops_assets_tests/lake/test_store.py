@@ -228,10 +228,10 @@ def test_a_foreign_or_broken_file_in_the_lake_is_named(tmp_path: Path) -> None:
     url = Path(lake.write("m", "t", "2021-01", ROWS).url)
     pq.write_table(ROWS, url)
     with pytest.raises(DamagedPartition, match=f"no '{METADATA_KEY}' entry"):
-        lake.find("m", "t", "2021-01")
+        lake.partition("m", "t", "2021-01")
     url.write_text("not a table")
     with pytest.raises(DamagedPartition, match=r"data\.parquet is not a readable Parquet file"):
-        lake.find("m", "t", "2021-01")
+        lake.partition("m", "t", "2021-01")
 
 
 def test_leftovers_of_killed_writers_are_swept_and_files_of_living_ones_are_not(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mlops_assets.lake.store import Partition
+from mlops_assets.lake.store import DamagedPartition, Partition
 from mlops_assets.monitored_model.learning_plan import Part, PartRows
 from mlops_assets.monitored_model.outcome import Link, Outcome, table
 from mlops_assets.monitored_model.scoring import load_version, scored_rows
@@ -191,10 +191,15 @@ def _learned_by(bench: Workbench, version: str, period: str) -> list[Part]:
 
     Only a champion that trained on its own period's days can have learned from the test rows of a later challenger.
     """
+    unread = None
     for known in reversed([p for p in bench.lake.periods(bench.name, CHALLENGER) if p < period]):
-        facts = bench.partition(CHALLENGER, known).facts
-        if facts.get("version") == version:
-            return [Part.from_facts(facts["parts"][role]) for role in ("train", "validation")]
+        found = bench.lake.find(bench.name, CHALLENGER, known)
+        if found is None or found.damaged:
+            unread = unread or found
+        elif found.facts.get("version") == version:
+            return [Part.from_facts(found.facts["parts"][role]) for role in ("train", "validation")]
+    if unread is not None:  # it may be the one
+        raise DamagedPartition(str(unread.damaged))
     return []
 
 
@@ -223,7 +228,8 @@ def _move_aliases(bench: Workbench, period: str, version: str) -> None:
 
     previous = None
     for earlier in reversed([p for p in bench.lake.periods(bench.name, CHAMPION) if p < period]):
-        decided = bench.partition(CHAMPION, earlier).facts.get("version")
+        found = bench.find(CHAMPION, earlier)
+        decided = None if found is None or found.damaged else found.facts.get("version")
         if decided and decided != version:
             previous = decided
             break
@@ -235,8 +241,8 @@ def _move_aliases(bench: Workbench, period: str, version: str) -> None:
 def _staged(bench: Workbench, period: str) -> list[str]:
     """The versions in staging after a period: those of the newest search, as many as are wanted now."""
     for known in reversed([p for p in bench.lake.periods(bench.name, CHALLENGER) if p <= period]):
-        partition = bench.partition(CHALLENGER, known)
-        if partition.rows:
+        partition = bench.find(CHALLENGER, known)
+        if partition is not None and partition.rows:
             listed = partition.facts.get("staging", [])
             return [row["version"] for row in listed][: bench.spec.staging]
     return []

@@ -74,10 +74,15 @@ def _inputs(bench: Workbench, period: str) -> PlanBInputs:
 def last_healthy_period(bench: Workbench, period: str) -> str | None:
     """The newest earlier period whose own predictions could be served and that was not severe; None without one."""
     for earlier in reversed([known for known in bench.lake.periods(bench.name, PREDICTIONS) if known < period]):
-        scored = bench.partition(PREDICTIONS, earlier)
+        scored = bench.find(PREDICTIONS, earlier)
         report = bench.find(DRIFT_REPORT, earlier)
-        healthy = report is not None and report.facts["verdict"] in ("ok", "warning")
-        if scored.rows and healthy and period_gate(bench.spec, bench.lake, bench.store, earlier).state == "champion":
+        healthy = report is not None and not report.damaged and report.facts["verdict"] in ("ok", "warning")
+        if (
+            scored is not None
+            and scored.rows
+            and healthy
+            and period_gate(bench.spec, bench.lake, bench.store, earlier).state == "champion"
+        ):
             return earlier
     return None
 

@@ -115,7 +115,7 @@ def _history(bench: Workbench, period: str) -> tuple[list[str], dict[str, str]]:
         if spec.calendar.start(earlier) < spec.calendar.start(spec.start):
             continue
         found = bench.find(spec.raw_table, earlier)
-        why = "was not made" if found is None else found.facts.get("quality_failure") or found.reason
+        why = "was not made" if found is None else found.reason or found.facts.get("quality_failure")
         if why is None:
             usable.append(earlier)
         else:
@@ -324,7 +324,7 @@ def _completeness(
 
 def _usual_kept_share(bench: Workbench, period: str) -> float | None:
     earlier = [known for known in bench.lake.periods(bench.name, FEATURES) if known < period][-VOLUME_PERIODS:]
-    found = [bench.partition(FEATURES, known) for known in earlier]
+    found = bench.readable(FEATURES, earlier)
     shares = [made.rows / made.facts["raw_rows"] for made in found if made.rows and made.facts.get("raw_rows")]
     return statistics.median(shares) if shares else None
 

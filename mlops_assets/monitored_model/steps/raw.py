@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from mlops_assets.lake.store import DamagedPartition
 from mlops_assets.monitored_model.features_sql import raw_columns_sql
 from mlops_assets.monitored_model.findings import data_judged
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
@@ -77,6 +78,9 @@ def make(bench: Workbench, period: str) -> Outcome:
 def _without_source(bench: Workbench, period: str, message: str) -> Outcome:
     spec = bench.spec
     kept = bench.find(spec.raw_table, period)
+    if kept is not None and kept.damaged:
+        # Nothing is written in its place: the rest of the period is still what was made from it.
+        raise DamagedPartition(f"{kept.damaged}; but its source is not there: {message}")
     if kept is not None and kept.rows:
         failure = kept.facts.get("quality_failure")
         text = f"The source is no longer there; {kept.rows:,} rows ingested earlier are kept."
@@ -180,9 +184,13 @@ def _same_rows_elsewhere(bench: Workbench, period: str, reading: Reading) -> str
         return None
     for other in bench.lake.periods(spec.name, spec.raw_table):
         known = bench.find(spec.raw_table, other) if other != period else None
-        if known is None or not (
-            known.facts.get("sha256") == reading.sha256
-            or (reading.rows_digest is not None and known.facts.get("rows_digest") == reading.rows_digest)
+        if (
+            known is None
+            or known.damaged
+            or not (
+                known.facts.get("sha256") == reading.sha256
+                or (reading.rows_digest is not None and known.facts.get("rows_digest") == reading.rows_digest)
+            )
         ):
             continue
         # Of two periods with the same file the one that was refused for it is the copy, whichever is made again.
@@ -195,7 +203,7 @@ def _volume(bench: Workbench, period: str, reading: Reading, copied_from: str | 
     spec = bench.spec
     rows, copies = reading.rows, reading.duplicates
     earlier = [known for known in bench.lake.periods(spec.name, spec.raw_table) if known < period][-VOLUME_PERIODS:]
-    found = [bench.partition(spec.raw_table, known) for known in earlier]
+    found = bench.readable(spec.raw_table, earlier)
     counts = [partition.rows for partition in found if partition.rows]
     usual = statistics.median(counts) if counts else None
     metadata: dict[str, Any] = {

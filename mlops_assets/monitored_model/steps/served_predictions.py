@@ -63,7 +63,7 @@ def _rows_to_serve(bench: Workbench, period: str, schema: pa.Schema, decided: Ga
 def _no_rung(bench: Workbench, period: str, decided: Gate) -> str:
     """Why plan B can't serve either, when it was tried for this decision."""
     plan = bench.find(FALLBACK_PREDICTIONS, period)
-    if plan is None or plan.facts.get("impossible") != decided.decision_id:
+    if plan is None or plan.damaged or plan.facts.get("impossible") != decided.decision_id:
         return ""
     return f"; {plan.reason}"
 
