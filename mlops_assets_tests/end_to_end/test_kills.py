@@ -1,0 +1,223 @@
+"""kill -9 of commands at random points, hand-made decisions included: run again, everything ends as if undisturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlops_assets.home import Home
+from mlops_assets.incidents.store import Store
+from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.gates import period_gate
+from mlops_assets.monitored_model.jobs import KIND_TAG, PERIOD_KIND
+from mlops_assets.monitored_model.reconciling import FINISHED_STATUSES, difference
+from mlops_assets.monitored_model.runs import run_outcome
+from mlops_assets.training import tracking
+from mlops_assets_tests import tiny_model
+from mlops_assets_tests.end_to_end import commands
+from mlops_assets_tests.end_to_end.automation import COMPARED, instance_of, state
+
+KILLS = 200
+KILLS_OF_A_STEP = 10
+# Runs that fail four times in a row are given up, as they should be: what has failed so often is left in peace.
+FAILURES_IN_A_ROW = 2
+BREAK = date(2021, 4, 11)
+MONTHS = [f"2021-{month:02}" for month in range(1, 8)]
+TURNED, AGAIN = "2021-04", "2021-07"
+WHO = ("--by", "ann", "--why", "a test")
+# {digest:P} is the digest of the drift report of P, {version:N} the number of the Nth version that was registered.
+STORY: tuple[tuple[str, ...], ...] = (
+    ("backfill", "rides", "2021-01"),
+    ("backfill", "rides", "2021-02"),
+    ("backfill", "rides", "2021-03"),
+    ("backfill", "rides", TURNED),
+    ("incidents", "accept", "rides", TURNED, "--digest", f"{{digest:{TURNED}}}", *WHO),
+    ("incidents", "withdraw", "rides", TURNED, *WHO),
+    ("backfill", "rides", "2021-05"),
+    ("champion", "rollback", "rides", *WHO),
+    ("champion", "promote", "rides", "{newest}", *WHO),
+    ("backfill", "rides", "2021-06"),
+    ("champion", "rollback", "rides", "--to", "1", *WHO),
+    ("champion", "promote", "rides", "{newest}", *WHO),
+    ("retrain", "rides", *WHO),
+    ("backfill", "rides", AGAIN),
+    ("incidents", "accept", "rides", AGAIN, "--digest", f"{{digest:{AGAIN}}}", *WHO),
+)
+
+
+@dataclass
+class Platform:
+    """A home and the commands that are run on it."""
+
+    root: Path
+    data: Path
+    seconds: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Home:
+        return Home(self.root / "home")
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.root / "home" / "lake")
+
+    @property
+    def store(self) -> Store:
+        return Store(f"sqlite:///{self.root / 'home' / 'store.db'}")
+
+    def run(self, step: Sequence[str], *, kill_after: float | None = None) -> commands.Ended:
+        environment = {
+            "MLOPS_HOME": str(self.home.root),
+            "MLOPS_DATA_DIR": str(self.data),
+            "DAGSTER_HOME": str(self.home.root / "dagster"),
+            "MLOPS_SENSOR_SECONDS": "1",
+            "MLOPS_ALERT_URLS": "",
+        }
+        return commands.run(self.resolved(step), environment, self.root / "command.log", kill_after=kill_after)
+
+    def resolved(self, step: Sequence[str]) -> list[str]:
+        """The command with the digests and versions of this home in it."""
+        return [self._resolved(word) for word in step]
+
+    def _resolved(self, word: str) -> str:
+        if word.startswith("{digest:"):
+            return str(self.lake.partition("rides", "drift_report", word[8:-1]).facts["report_digest"])[:16]
+        if word == "{newest}":
+            found = [self.lake.partition("rides", "challenger", p) for p in self.lake.periods("rides", "challenger")]
+            return max((str(made.facts["version"]) for made in found if made.rows), key=int)
+        return word
+
+    def contents(self) -> set[tuple[str, str, str]]:
+        """What there is, as table, period and digest."""
+        return {
+            (table, period, self.lake.partition("rides", table, period).digest)
+            for table in COMPARED
+            for period in self.lake.periods("rides", table)
+        }
+
+    def is_settled(self) -> bool:
+        """Whether each period is served as its gate says."""
+        spec, lake, store = tiny_model.spec(), self.lake, self.store
+        periods = lake.periods("rides", "drift_report")
+        return all(difference(spec, lake, p, period_gate(spec, lake, store, p)) is None for p in periods)
+
+    def aliases(self) -> dict[str, str]:
+        client = tracking.client(self.home.tracking_uri)
+        return {name: str(version) for name, version in client.get_registered_model("rides").aliases.items()}
+
+    def failures_in_a_row(self) -> int:
+        """How often the newest runs that the platform started by itself have failed, of any job and period."""
+        ended: dict[tuple[str, str], list[bool]] = {}
+        with instance_of(self.home) as instance:
+            for run in instance.get_runs(dg.RunsFilter(statuses=FINISHED_STATUSES)):
+                if run.tags.get(KIND_TAG) != PERIOD_KIND:
+                    failed = run_outcome(instance, run.run_id) == "failed"
+                    ended.setdefault((run.job_name, run.tags["dagster/partition"]), []).append(failed)
+        return max((([*runs, False]).index(False) for runs in ended.values()), default=0)
+
+    def finish(self, step: Sequence[str], seconds: float = 120) -> None:
+        """Run a step, again while what it made due waits for its next attempt, until everything is served."""
+        deadline = time.monotonic() + seconds
+        while True:
+            ended = self.run(step)
+            if ended.status == 0 or "already" in ended.output:
+                if self.is_settled():
+                    return
+                step = ("backfill", "rides", self.lake.periods("rides", "raw_rides")[-1])
+            assert time.monotonic() < deadline, f"{step} ends with {ended.status}: {ended.output[-3000:]}"
+            time.sleep(1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    tiny_model.write_rides(folder, MONTHS[:3])
+    tiny_model.write_rides(folder, MONTHS[3:6], since=BREAK)
+    rides = tiny_model.rides(AGAIN)
+    fees = pa.array([40.0 if number % 5 else 5.0 for number in range(rides.num_rows)])
+    rides = rides.set_column(rides.schema.get_field_index("fee"), "fee", fees)
+    pq.write_table(rides, folder / "rides" / f"{AGAIN}.parquet")
+    return folder
+
+
+def platform(root: Path, data: Path) -> Platform:
+    (root / "home").mkdir(parents=True)
+    return Platform(root, data)
+
+
+@pytest.mark.chaos
+def test_commands_killed_at_random_points_end_as_if_undisturbed(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seed = int(os.environ.get("MLOPS_CHAOS_SEED") or time.time())
+    chance = random.Random(seed)
+    reference = platform(tmp_path / "reference", data)
+    known: set[tuple[str, str, str]] = set()
+    took: list[float] = []
+    for step in STORY:
+        began = time.monotonic()
+        ended = reference.run(step)
+        took.append(time.monotonic() - began)
+        assert ended.status == 0, f"{step}: {ended.output[-3000:]}"
+        known |= reference.contents()
+
+    tried = platform(tmp_path / "tried", data)
+    killed: Counter[str] = Counter()
+    for step, seconds in zip(STORY, took, strict=True):
+        _kill_and_finish(tried, step, seconds, chance, killed, known)
+    while killed.total() < KILLS:
+        number = chance.randrange(len(MONTHS))
+        step = ("backfill", "rides", MONTHS[number])
+        _kill_and_finish(tried, step, max(took), chance, killed, known | tried.contents())
+
+    told = f"seed {seed}: {killed.total()} kills: {dict(killed)}"
+    with capfd.disabled():
+        print(f"\n{told}")
+    for step in (("backfill", "rides", period) for period in MONTHS):
+        reference.finish(step)
+        tried.finish(step)
+    assert _compared(tried) == _compared(reference), told
+    assert tried.aliases() == reference.aliases(), told
+    for period in tried.lake.periods("rides", "served_predictions"):
+        served = pq.read_table(tried.lake.partition("rides", "served_predictions", period).url)
+        assert len(served["record_id"].unique()) == served.num_rows, f"{period}: a record is served twice; {told}"
+
+
+def _kill_and_finish(
+    tried: Platform,
+    step: Sequence[str],
+    seconds: float,
+    chance: random.Random,
+    killed: Counter[str],
+    known: set[tuple[str, str, str]],
+) -> None:
+    for _ in range(KILLS_OF_A_STEP):
+        if killed.total() >= KILLS or tried.failures_in_a_row() >= FAILURES_IN_A_ROW:
+            break
+        ended = tried.run(step, kill_after=chance.uniform(0.0, 1.1 * seconds))
+        if ended.status is not None:
+            break
+        killed[step[0] if step[0] == "backfill" else " ".join(step[:2])] += 1
+        unknown = {found for found in tried.contents() if found not in known and found[0] != "performance"}
+        assert not unknown, f"after a kill of {step} there is what no undisturbed run makes: {unknown}"
+    tried.finish(step)
+
+
+def _compared(platform: Platform) -> dict[str, Any]:
+    """What must not depend on kills: contents, decisions and verdicts; of incidents those that the data cause."""
+    found = state(platform.root)
+    causes = {"drift", "quality", "outage", "performance"}
+    incidents = [incident[:4] for incident in found["incidents"] if incident[1] in causes]
+    return {name: found[name] for name in ("contents", "decisions", "verdicts")} | {"incidents": incidents}
