@@ -8,7 +8,7 @@ LOCK := requirements.lock
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test test-slow test-chaos test-all lint format bench lock clean
+.PHONY: help install demo dev test test-slow test-chaos test-fuzz test-all lint format bench lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,10 +35,13 @@ test: install  ## the test suite (no network; about ten minutes on two cores)
 test-slow: install  ## all 27 shipped months with the default search, and what else takes long (about fifteen minutes)
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m slow -rP mlops_assets_tests
 
-test-chaos: install  ## kill -9 of runs, daemon and code server at random points (about five minutes)
+test-chaos: install  ## more than 200 times kill -9 of commands, runs, daemon and code server at random points
 	@$(BIN)/python -m pytest -q -m chaos -rP mlops_assets_tests
 
-test-all: test test-slow test-chaos  ## all suites
+test-fuzz: install  ## a thousand damaged files, a thousand damaged declarations, hostile names on every surface (seeded)
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m fuzz -rP mlops_assets_tests/fuzz
+
+test-all: test test-slow test-chaos test-fuzz  ## all suites
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check .
