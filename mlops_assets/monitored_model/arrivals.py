@@ -173,12 +173,13 @@ def _place(spec: ModelSpec, period: str) -> Path | str:
 
 
 def _signature(place: Path | str) -> str | None:
-    """Size and time of a file, ETag or length of an address; None when there is nothing."""
+    """Size and times of a file, ETag or length of an address; None when there is nothing."""
     if isinstance(place, Path):
         if not place.is_file():
             return None
         stat = place.stat()
-        return f"{stat.st_size}-{stat.st_mtime_ns}"
+        # The time of its last change, too: a copy that keeps times, as `rsync -a` makes, is no older file.
+        return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
     if place.startswith(("http://", "https://")):
         import requests
 

@@ -13,7 +13,8 @@ from mlops_assets.lake.connection import DEFAULT_MEMORY, MEMORY_VARIABLE
 from mlops_assets.sources.casting import Cast, casts_of
 from mlops_assets.sources.connection import create_period_macros
 from mlops_assets.sources.declaration import Source
-from mlops_assets.sources.opening import Scan, is_of_the_file, open_scan
+from mlops_assets.sources.failures import FILE_ERRORS, is_of_the_file
+from mlops_assets.sources.opening import Scan, open_scan
 from mlops_assets.sources.problems import Problem
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def rows_digests(source: Source, path: Path, first: str, last: str, calendar: Ca
             casts = casts_of(source, scan, con)
             when = next(cast.value for cast in casts if cast.name == source.time_column)
             return digests_by_period(scan, "", casts, when, calendar, con) or None
-        except duckdb.Error as error:
+        except FILE_ERRORS as error:
             if not is_of_the_file(error):
                 raise
             return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.lake.store import identifier, quoted
 from mlops_assets.sources.declaration import Source
+from mlops_assets.sources.parquet_verification import parquet_damage
 from mlops_assets.sources.problems import Problem
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def _open_file(source: Source, path: Path, con: duckdb.DuckDBPyConnection) -> Sc
         )
     literal = quoted(re.sub(r"([\[*?])", r"[\1]", str(path)))
     if source.kind_of_file == "parquet":
-        damage = _parquet_damage(path)
+        # A query may use any column, and names the file's as they are.
+        damage = _no_parquet(path) or parquet_damage(path, None if source.query else list(source.schema))
         if damage:
             return damage
         # hive_partitioning off: a folder above the file that is named like a=b is none of the file's columns.
@@ -136,7 +138,7 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return distinct
 
 
-def _parquet_damage(path: Path) -> Problem | None:
+def _no_parquet(path: Path) -> Problem | None:
     with path.open("rb") as file:
         head = file.read(4)
         file.seek(max(0, path.stat().st_size - 4))
@@ -162,18 +164,6 @@ def _parquet_damage(path: Path) -> Problem | None:
             fix="Fetch the file again: the transfer was probably interrupted.",
         )
     return None
-
-
-def is_of_the_file(error: duckdb.Error) -> bool:
-    """Whether the file is to blame for an error."""
-    import duckdb
-
-    # What a damaged page raises is a plain duckdb.Error, so it is told by what it is not.
-    not_the_file = (
-        *(duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException),
-        *(duckdb.OutOfMemoryException, duckdb.InterruptException, duckdb.InternalException),
-    )
-    return not isinstance(error, not_the_file)
 
 
 def unreadable(source: Source, path: Path, error: Exception) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ from mlops_assets.sources.casting import casts_of
 from mlops_assets.sources.connection import create_period_macros
 from mlops_assets.sources.declaration import RECORD_ID, Source
 from mlops_assets.sources.digests import digest, digests_by_period, file_sha256
+from mlops_assets.sources.failures import FILE_ERRORS, UnreadableSource, is_of_the_file
 from mlops_assets.sources.inspection import copies_of, look, misfits_of, missing_column, missing_days_of
 from mlops_assets.sources.location import Located
-from mlops_assets.sources.opening import Scan, is_of_the_file, open_scan, unreadable
+from mlops_assets.sources.opening import Scan, open_scan, unreadable
 from mlops_assets.sources.problems import Problem
 
 if TYPE_CHECKING:
@@ -81,10 +83,9 @@ def read(source: Source, located: Located, period: str, calendar: Calendar, con:
     """The rows of a period as a stream, cast to the declared schema, with every problem that the file shows.
 
     The file is looked through first (types, values that don't fit, times, copies), then streamed: memory
-    stays bounded whatever its size. An unreadable file is a `Reading` with a problem and no rows.
+    stays bounded whatever its size. An unreadable file is a `Reading` with a problem and no rows; one whose damage
+    shows in the middle of the stream raises UnreadableSource there.
     """
-    import duckdb
-
     con = con.cursor()  # the stream stays open, and `con` free
     create_period_macros(con, period, calendar)
     size, sha256 = located.path.stat().st_size, file_sha256(located.path)
@@ -93,10 +94,16 @@ def read(source: Source, located: Located, period: str, calendar: Calendar, con:
         if isinstance(scan, Problem):
             return _no_rows(source, sha256, size, scan)
         return _read_open(source, scan, period, calendar, con, sha256, size)
-    except duckdb.Error as error:
+    except FILE_ERRORS as error:
         if not is_of_the_file(error):
             raise
         return _no_rows(source, sha256, size, unreadable(source, located.path, error))
+
+
+def read_nothing(source: Source, located: Located, error: Exception) -> Reading:
+    """The `Reading` of a file that turned out to be unreadable."""
+    path = located.path
+    return _no_rows(source, file_sha256(path), path.stat().st_size, unreadable(source, path, error))
 
 
 def _read_open(
@@ -161,8 +168,8 @@ def _read_open(
         missing_days_of(scan, where, when or "", period, calendar, con) if _counts_days(source, facts) else ()
     )
     return Reading(
-        reader=query_batches(
-            con, f"SELECT __row::BIGINT AS {RECORD_ID}, {columns} FROM {scan.sql}{where}", ROW_GROUP_ROWS
+        reader=_guarded(
+            query_batches(con, f"SELECT __row::BIGINT AS {RECORD_ID}, {columns} FROM {scan.sql}{where}", ROW_GROUP_ROWS)
         ),
         rows=int(facts["rows"]),
         sha256=sha256,
@@ -175,6 +182,20 @@ def _read_open(
         rows_digest=rows_digest,
         missing_days=missing_days,
     )
+
+
+def _guarded(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """The same rows; an error that is the file's is UnreadableSource."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except FILE_ERRORS as error:
+            if is_of_the_file(error):
+                raise UnreadableSource(str(error)) from error
+            raise
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
 
 def _counts_days(source: Source, facts: dict[str, Any]) -> bool:

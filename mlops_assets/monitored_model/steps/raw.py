@@ -15,14 +15,16 @@ from mlops_assets.monitored_model.findings import data_judged
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets.sources.declaration import Source
-from mlops_assets.sources.location import NoData, locate
-from mlops_assets.sources.reading import Reading, read
+from mlops_assets.sources.failures import UnreadableSource
+from mlops_assets.sources.location import Located, NoData, locate
+from mlops_assets.sources.reading import Reading, read, read_nothing
 
 # A handful of records carry a wrong clock in every month of real files; that is no reason to warn each time.
 OUTSIDE_TOLERATED = 0.001
 OUTSIDE_FATAL = 0.5
 COPIES_FATAL = 0.5
 COPIES_SUSPECT = 0.05
+MODIFIED, CHANGED = "source_modified_ns", "changed_in_place_from"
 VOLUME_FACTOR = 3.0
 VOLUME_PERIODS = 6
 
@@ -38,8 +40,17 @@ def make(bench: Workbench, period: str) -> Outcome:
         located = locate(spec.source, period, bench.data_dir, bench.home.downloads)
     except NoData as error:
         return _without_source(bench, period, str(error))
-    reading = read(spec.source, located, period, spec.calendar, bench.con)
-    schema = _source_schema(reading, spec.source)
+    try:
+        return _ingested(bench, period, located, read(spec.source, located, period, spec.calendar, bench.con))
+    except UnreadableSource as error:
+        return _ingested(bench, period, located, read_nothing(spec.source, located, error))
+
+
+def _ingested(bench: Workbench, period: str, located: Located, reading: Reading) -> Outcome:
+    """Judge what was read and write it. Raises UnreadableSource, with nothing written, for damage within its rows."""
+    spec = bench.spec
+    changed = _changed_in_place(bench, period, located, reading)
+    schema = _source_schema(reading, spec.source, changed)
     in_period = _in_period(reading, spec.source, period)
     copied_from = _same_rows_elsewhere(bench, period, reading)
     if any(problem.code == "unreadable" for problem in reading.problems):
@@ -54,8 +65,10 @@ def make(bench: Workbench, period: str) -> Outcome:
         "sha256": reading.sha256,
         "rows_digest": reading.rows_digest,
         "source_bytes": reading.bytes,
+        MODIFIED: located.path.stat().st_mtime_ns,
         "variant": reading.variant,
         "quality_failure": failure,
+        **({CHANGED: changed} if changed else {}),
     }
     if not spec.source.per_period and reading.outside is not None:
         facts["rows_of_no_period"] = reading.outside.unknown
@@ -100,7 +113,28 @@ def _not_read() -> list[Check]:
     return [Check("source_schema", True, text), Check("in_period", True, text)]
 
 
-def _source_schema(reading: Reading, source: Source) -> Check:
+def _changed_in_place(bench: Workbench, period: str, located: Located, reading: Reading) -> str | None:
+    """The SHA-256 that the period's file had before it changed without being newer; None when it has not.
+
+    It stays known, however often the period is made again, until the file is newer: delivered again, or touched by
+    somebody who has looked at it.
+    """
+    known = bench.find(bench.spec.raw_table, period)
+    before = known.facts if known is not None else {}
+    if MODIFIED not in before or located.path.stat().st_mtime_ns > before[MODIFIED]:
+        return None
+    return before.get(CHANGED) if before["sha256"] == reading.sha256 else before["sha256"]
+
+
+def _source_schema(reading: Reading, source: Source, changed_from: str | None) -> Check:
+    if not reading.problems and changed_from is not None:
+        text = (
+            f"The file has changed without being newer: when it was ingested before, its SHA-256 was {changed_from}, "
+            f"now it is {reading.sha256}. It was damaged in storage, or replaced by a copy that keeps times. Compare "
+            "it with the publisher's, and fetch it again when it differs; `touch` it when it is right."
+        )
+        metadata = {"variant": reading.variant, "sha256_before": changed_from}
+        return Check("source_schema", False, text, "WARN", metadata)
     if not reading.problems:
         return Check(
             "source_schema",
