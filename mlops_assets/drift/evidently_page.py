@@ -15,11 +15,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.drift.evidently_text import neutral, neutral_frame, neutral_names
+from mlops_assets.lake.categories import text_of_each
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -187,6 +189,8 @@ def _problem(values: pd.Series, kind: Kind) -> str | None:
 
 
 def _numbers(values: pd.Series) -> pd.Series:
+    if values.dtype == object:
+        values = values.map(lambda value: float(value) if isinstance(value, Decimal) else value)
     return values.astype("Float64").astype("float64")
 
 
@@ -200,9 +204,7 @@ def _typed(frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> pd.DataFrame:
         if kind == "numeric":
             columns[name] = _numbers(values).replace([np.inf, -np.inf], np.nan)
         else:
-            if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
-                values = values.astype("Int64")  # 7.0 in one month and 7 in the next are one category
-            columns[name] = values.astype("string").astype(object).where(values.notna(), None)
+            columns[name] = pd.Series(text_of_each(values), index=frame.index)
     return pd.DataFrame(columns, index=frame.index).reset_index(drop=True)
 
 

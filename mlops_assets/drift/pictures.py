@@ -73,7 +73,7 @@ def drift_by_day_picture(
         found = np.where(hidden, np.nan, found)
     mean = _mean_since(days, found.T, since)
     order = np.argsort(-mean, kind="stable")[:most]
-    matrix, names = found.T[order], [columns[i] for i in order]
+    matrix, names = found.T[order], [format_value(columns[i]) for i in order]
     if len(order) < len(columns):
         title += f" · the {len(order)} worst of {len(columns)} columns"
     # A month must fit in the dialog that Dagster shows pictures in: about 1000 pixels.
@@ -149,7 +149,7 @@ def column_change_picture(reference: ColumnProfile, current: ColumnProfile) -> b
     for side, found in (("reference", reference), ("this period", current)):
         if not found.rows:
             raise ValueError(f"No rows of {found.name!r} to draw in {side}: expected at least one.")
-    name = current.name
+    name = format_value(current.name)
     distinct = np.union1d(reference.values, current.values)
     nulls = [found.nulls / found.rows for found in (reference, current)]
     both_filled = reference.counts.sum() and current.counts.sum()

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pyarrow as pa
 
+from mlops_assets.lake.categories import category_text, category_texts
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -73,7 +75,8 @@ class ColumnProfile:
             numbers = np.array([np.nan if v is None else v for v in given], dtype=np.float64)
             kept = numbers[np.isfinite(numbers)] + 0.0
         else:
-            kept = np.array([str(v) for v in given if not _is_missing(v)], dtype=object)
+            texts = [None if v is None else category_text(v) for v in given]
+            kept = np.array([text for text in texts if text is not None], dtype=object)
         distinct, counts = np.unique(kept, return_counts=True)
         return cls(name, kind, distinct, counts.astype(np.int64), len(given) - len(kept))
 
@@ -104,10 +107,6 @@ class ColumnProfile:
         values, position = np.unique(significant(self.values, digits), return_inverse=True)
         counts = _sum_by(position, self.counts, len(values))
         return replace(self, values=values, counts=counts, digits=digits)
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and not np.isfinite(value))
 
 
 @dataclass(frozen=True)
@@ -406,7 +405,7 @@ def profile(
         sql: what stands behind FROM: a table, view, `read_parquet(...)`, or a SELECT in parentheses. It is
             scanned once per column and reads that column only, so give a Parquet scan, not a heavy query.
         kinds: the columns to profile. Numeric columns may have any numeric or boolean type. Categories are
-            kept as text; whole numbers have no decimal point whatever their type (`7`, never `7.0`).
+            kept as their text (`lake.categories.category_text`): `7` for 7, 7.0 and DECIMAL 7.00.
         time_column: a timestamp or date column that gives the day; None when the rows have no time.
         quantise_above: numeric columns with more distinct values (estimated by HyperLogLog) are rounded to 4
             significant digits, or 3 if these are still too many; `digits` says so.
@@ -479,7 +478,7 @@ def _count(
     quantise_above: int | None,
 ) -> DayCounts:
     value = _quoted(name) if quantise_above is None else _significant_sql(f"{_quoted(name)}::DOUBLE", 4)
-    shown = "value::DOUBLE" if kind == "numeric" else _text_sql(type_)
+    shown = "value::DOUBLE" if kind == "numeric" else _exact_sql(type_)
     # Casts stand outside the grouping, where they touch distinct values instead of rows.
     counted = con.sql(
         f"SELECT CAST(datediff('day', DATE '1970-01-01', day) AS INTEGER) AS day, {shown} AS value, rows "
@@ -487,6 +486,8 @@ def _count(
     ).to_arrow_table()
     days = counted["day"].fill_null(NO_DAY).to_numpy()
     values = counted["value"].combine_chunks()
+    if kind == "categorical":
+        values = category_texts(values)
     filled = values.is_valid().to_numpy(zero_copy_only=False)
     code = np.where(filled, np.cumsum(filled) - 1, NULL)
     found = values.drop_null().to_numpy(zero_copy_only=False)
@@ -504,16 +505,9 @@ def _significant_sql(value: str, digits: int) -> str:
     return f"CASE WHEN isfinite({value}) THEN CASE WHEN {value} = 0 THEN 0.0 ELSE {rounded} END END"
 
 
-def _text_sql(type_: str) -> str:
-    if type_ in _FLOATS:
-        return (
-            "CASE WHEN NOT isfinite(value) THEN NULL "
-            "WHEN value = floor(value) AND abs(value) < 1e15 THEN value::BIGINT::VARCHAR "
-            "ELSE value::VARCHAR END"
-        )
-    if type_.startswith("DECIMAL"):
-        return "CASE WHEN value = floor(value) THEN value::HUGEINT::VARCHAR ELSE value::VARCHAR END"
-    return "value::VARCHAR"
+def _exact_sql(type_: str) -> str:
+    """The value in a form that Arrow takes as it is; integers may have more digits than an Arrow decimal."""
+    return "value::VARCHAR" if type_ in ("HUGEINT", "UHUGEINT") else "value"
 
 
 def _quoted(name: str) -> str:

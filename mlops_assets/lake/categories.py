@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 
 def category_text(value: Any) -> str | None:
@@ -57,3 +59,25 @@ def category_texts(values: pa.Array) -> pa.Array:
     encoded = values.dictionary_encode()
     texts = pa.array([category_text(value) for value in encoded.dictionary.to_pylist()], pa.string())
     return texts.take(encoded.indices)
+
+
+def text_of_each(values: pd.Series) -> NDArray[np.object_]:
+    """`category_text` of each value of a pandas column, shape (n_rows,); a missing value is None."""
+    import pandas as pd
+
+    codes, distinct = pd.factorize(values)
+    # One more place at the end: the code -1 of a missing value picks it.
+    texts = np.array([*(category_text(value) for value in distinct), None], dtype=object)
+    return texts[codes]
+
+
+def number_text_sql(number: str) -> str:
+    """SQL that gives a number of any type as `category_text` does: `3` for 3.0, `3.5` for DECIMAL 3.50; NULL for NULL.
+
+    NaN, ±inf and whole numbers beyond 38 digits are as DuckDB writes them.
+    """
+    whole = f"TRY_CAST({number} AS HUGEINT)"
+    text = f"CAST({number} AS VARCHAR)"
+    # Only behind the decimal point are zeros without meaning, and not in an exponent.
+    fraction = f"CASE WHEN contains({text}, 'e') THEN {text} ELSE rtrim({text}, '0') END"
+    return f"CASE WHEN {whole} = {number} THEN CAST({whole} AS VARCHAR) ELSE {fraction} END"

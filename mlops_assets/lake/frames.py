@@ -22,14 +22,14 @@ def exact_frame(rows: pa.Table | pa.RecordBatch) -> pd.DataFrame:
     Decimals are `decimal.Decimal`, dates `datetime.date`. A column of integers with missing values is float64 with
     NaN, as usual in pandas, where that is exact, and a column of objects (int and None) otherwise.
     """
-    import pandas as pd
+    import numpy as np
     import pyarrow as pa
 
     table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
     frame: pd.DataFrame = table.to_pandas()
     for position, column in enumerate(table.columns):
         if pa.types.is_integer(column.type) and column.null_count and not _exact_as_doubles(column):
-            frame.isetitem(position, pd.Series(column.to_pylist(), dtype=object, index=frame.index))
+            frame.isetitem(position, np.array(column.to_pylist(), dtype=object))
     return frame
 
 
@@ -39,4 +39,4 @@ def _exact_as_doubles(column: pa.ChunkedArray) -> bool:
     if column.type.bit_width < 64 or column.null_count == len(column):
         return True
     extremes = pc.min_max(column).as_py()
-    return bool(-EXACT_IN_A_DOUBLE <= extremes["min"] and extremes["max"] <= EXACT_IN_A_DOUBLE)
+    return bool(extremes["min"] >= -EXACT_IN_A_DOUBLE and extremes["max"] <= EXACT_IN_A_DOUBLE)

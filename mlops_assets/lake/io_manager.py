@@ -20,6 +20,7 @@ from pydantic import Field
 
 from mlops_assets.home import Home
 from mlops_assets.lake.connection import connect
+from mlops_assets.lake.frames import exact_frame
 from mlops_assets.lake.store import ROW_GROUP_ROWS, UNPARTITIONED, Lake
 from mlops_assets.redaction import errors_redacted
 
@@ -59,7 +60,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
             return rows.to_arrow_table()
         if getattr(kind, "__name__", "") == "DuckDBPyRelation":
             return rows
-        return rows.df()
+        return exact_frame(rows.to_arrow_table())
 
     @errors_redacted()
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.lake.connection import query_batches
+from mlops_assets.lake.frames import exact_frame
 from mlops_assets.lake.store import identifier
 
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
-    import pandas as pd
     import pandera.pandas as pandera
     import pyarrow as pa
 
@@ -79,7 +79,7 @@ def validate(
     judged = {name: column for name, column in columns.items() if name in types}
     usable = {name: column for name, column in judged.items() if not _wrong_type(column, types[name])}
     schema = _schema(usable, types)
-    wanted = ", ".join(_selected(name, types) for name in dict.fromkeys([*keys, *schema.columns]))
+    wanted = ", ".join(_selected(name, types, usable) for name in dict.fromkeys([*keys, *schema.columns]))
     key_hash = f"hash({', '.join(map(identifier, keys))}) AS {_KEY_HASH}"
     counts: dict[tuple[str, str], int] = {}
     examples: dict[tuple[str, str], list[str]] = {}
@@ -120,9 +120,12 @@ def _is_wide(kind: str) -> bool:
     return kind in {"HUGEINT", "UHUGEINT"} or kind.startswith("DECIMAL")
 
 
-def _selected(name: str, types: Mapping[str, str]) -> str:
+def _selected(name: str, types: Mapping[str, str], judged: Mapping[str, Column]) -> str:
+    """A number as a double, as its limits are; a key or category as it is."""
     column = identifier(name)
-    return f"{column}::DOUBLE AS {column}" if _is_wide(types[name]) else column
+    rules = judged.get(name)
+    number = rules is not None and (rules.kind == "numeric" or any(isinstance(v, float) for v in rules.isin or []))
+    return f"{column}::DOUBLE AS {column}" if number and _is_wide(types[name]) else column
 
 
 def _unusable(columns: Mapping[str, Column], types: Mapping[str, str], rows: int) -> list[Violation]:
@@ -183,7 +186,7 @@ def _broken(schema: pandera.DataFrameSchema, batch: pa.RecordBatch) -> Iterator[
 
     if not schema.columns:
         return
-    frame: pd.DataFrame = batch.select(list(schema.columns)).to_pandas()
+    frame = exact_frame(batch.select(list(schema.columns)))
     try:
         with warnings.catch_warnings():
             # pandera joins its lists of failures in a way that pandas will change; they aren't used here.

@@ -97,6 +97,8 @@ def _asset(
             outcome = _load(declaration.step)(workbench, context.partition_key)
             stale = workbench.stale_after(outcome.partition)
             incidents = workbench.store.incidents(model=spec.name, period=context.partition_key)
+        for warning in outcome.warnings:
+            context.log.warning(f"{declaration.name} of {context.partition_key}: {warning}")
         for name, period in stale:
             context.log_event(_made_before(spec, name, period, declaration.name, context.partition_key))
         return materialize_result(key, outcome, stale, incidents)
@@ -186,6 +188,8 @@ def materialize_result(
     if partition.reason is not None:
         metadata["reason"] = redact(partition.reason)
     metadata |= _shown(outcome.metadata)
+    if outcome.warnings:
+        metadata["not_shown"] = dg.MetadataValue.md("\n".join(f"- {warning}" for warning in outcome.warnings))
     if incidents:
         rows = [
             {

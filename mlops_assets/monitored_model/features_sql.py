@@ -74,19 +74,22 @@ def bind(con: duckdb.DuckDBPyConnection, spec: ModelSpec, sql: str, period: str,
     create_period_macros(con, period, spec.calendar)
     body = f"(\n{sql.rstrip().rstrip(';')}\n)"
     types = {row[0]: str(row[1]) for row in con.execute(f"DESCRIBE SELECT * FROM {body}").fetchall()}
-    query = f"SELECT {', '.join(_column_sql(name, types) for name in columns_of(spec))} FROM {body}"
+    query = f"SELECT {', '.join(_column_sql(name, types, spec) for name in columns_of(spec))} FROM {body}"
     if spec.target.required:
         query += f" WHERE {identifier(spec.target.column)} IS NOT NULL"
     return query
 
 
-def _column_sql(name: str, types: dict[str, str]) -> str:
-    """The column as it is stored: exact decimals (a literal like 1.0, a sum of integers) as doubles.
+def _column_sql(name: str, types: dict[str, str], spec: ModelSpec) -> str:
+    """The column as it is stored: an exact decimal (a literal like 1.0, a sum of integers) as a double where it is a
+    number to the model, a feature or the target. Keys and categories stay as they are: of two that differ in the 17th
+    digit doubles make one.
 
-    They would reach estimators as Python objects otherwise. A column that the query lacks is left for DuckDB to name.
+    A column that the query lacks is left for DuckDB to name.
     """
     column = identifier(name)
-    if types.get(name, "").startswith(("DECIMAL", "HUGEINT", "UHUGEINT")):
+    number = spec.kinds.get(name, "numeric") == "numeric" and name not in identifying_columns(spec)
+    if number and types.get(name, "").startswith(("DECIMAL", "HUGEINT", "UHUGEINT")):
         return f"{column}::DOUBLE AS {column}"
     return column
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.drift.profile import Profile
 from mlops_assets.drift.verdict import DriftReport, compare
 from mlops_assets.lake.connection import query_batches
+from mlops_assets.lake.frames import exact_frame
 from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.sampling import Sampled, sample_sql
 from mlops_assets.monitored_model.tables import FEATURES, PROFILE
@@ -262,8 +263,8 @@ def load_split(bench: Workbench, part: Part, max_rows: int | None = None) -> Spl
         target = spec.target.column if spec.target.task == "classification" else None
         condition, parameters = sample_sql(bench.con, sql, keys=keys, seed=spec.seed, max_rows=max_rows, target=target)
         sql = f"SELECT * FROM ({sql}) WHERE {condition}"
-    frame = bench.con.execute(f"SELECT {columns} FROM ({sql}) ORDER BY {bench.columns_sql(keys)}", parameters).df()
-    return _split(spec, frame)
+    ordered = f"SELECT {columns} FROM ({sql}) ORDER BY {bench.columns_sql(keys)}"
+    return _split(spec, exact_frame(bench.con.sql(ordered, params=parameters).to_arrow_table()))
 
 
 class PartRows(Iterable["Split"]):
@@ -286,7 +287,7 @@ class PartRows(Iterable["Split"]):
         columns = bench.columns_sql([*spec.columns, spec.target.column])
         sql = f"SELECT {columns} FROM ({part_sql(bench, self._part)})"
         for batch in query_batches(bench.con.cursor(), sql):
-            yield _split(spec, batch.to_pandas())
+            yield _split(spec, exact_frame(batch))
 
 
 def _split(spec: ModelSpec, frame: pd.DataFrame) -> Split:

@@ -52,11 +52,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A written partition with its metadata and check results."""
+    """A written partition with its metadata and check results.
+
+    `warnings` say what could not be shown (a picture, a page, an entry in MLflow); the result stands without it.
+    """
 
     partition: Partition
     metadata: Mapping[str, Any] = field(default_factory=dict)
     checks: Sequence[Check] = ()
+    warnings: Sequence[str] = ()
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Markdown:

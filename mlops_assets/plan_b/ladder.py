@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from mlops_assets.lake.categories import number_text_sql
 from mlops_assets.lake.connection import query_batches
+from mlops_assets.lake.frames import exact_frame
 from mlops_assets.lake.store import identifier
 
 if TYPE_CHECKING:
@@ -205,7 +207,7 @@ def _segment_rate(inputs: PlanBInputs, skipped: Mapping[str, str]) -> Served:
     if not inputs.segments:
         raise CannotServe("the model declares no segments")
     _check_comparable(inputs)
-    source = _Source.of(inputs, inputs.segments)
+    source = _Source.of(inputs, _segments(inputs, _source_relation(inputs)))
     return source.served(inputs, "segment_rate", _segment_rate_query(inputs, source), skipped)
 
 
@@ -248,7 +250,7 @@ def _scored(
     source: pa.RecordBatchReader, keys: Sequence[str], previous: PreviousChampion, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     for batch in source:
-        scores = np.asarray(previous.scores(batch.to_pandas()), dtype=np.float64)
+        scores = np.asarray(previous.scores(exact_frame(batch)), dtype=np.float64)
         if scores.shape != (batch.num_rows,) or not np.isfinite(scores).all():
             raise ValueError(
                 f"version {previous.version} gave scores of shape {scores.shape}, {np.isfinite(scores).sum()} of them "
@@ -284,13 +286,13 @@ class _Source:
     overall: float
 
     @classmethod
-    def of(cls, inputs: PlanBInputs, segments: Sequence[str] = ()) -> _Source:
+    def of(cls, inputs: PlanBInputs, segments: str | None = None) -> _Source:
         relation = _source_relation(inputs)
         types = _column_types(inputs.con, relation)
         missing = [name for name in ("score", "outcome") if name not in types]
         if missing:
             raise ValueError(f"the source relation has no column {missing}; its columns are {list(types)}")
-        selected = [*([_aliased(segments, "s")] if segments else []), f"{_finite('outcome')} AS known"]
+        selected = [*([segments] if segments else []), f"{_finite('outcome')} AS known"]
         known_and_scored = f"SELECT {', '.join(selected)}, {_finite('score')} AS scored FROM {relation}"
         values = f"SELECT *, coalesce(known, scored) AS y FROM ({known_and_scored})"
         rows, known, lowest, highest = inputs.con.execute(
@@ -348,7 +350,7 @@ def _segment_rate_query(inputs: PlanBInputs, source: _Source) -> str:
         parts.append(f"rate{depth} AS MATERIALIZED (SELECT {own}, {bounded} AS rate FROM level{depth} AS own{joined})")
     # A join gives rows in any order, so each record keeps its position.
     numbered = (
-        f"SELECT row_number() OVER () AS position, {_aliased(inputs.keys, 'k')}, {_aliased(inputs.segments, 's')} "
+        f"SELECT row_number() OVER () AS position, {_aliased(inputs.keys, 'k')}, {_segments(inputs, inputs.records)} "
         f"FROM {inputs.records}"
     )
     rates = ", ".join(f"rate{depth}.rate" for depth in reversed(depths))
@@ -392,6 +394,17 @@ def _column_types(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, st
 def _aliased(columns: Sequence[str], letter: str) -> str:
     # By position, so that no column of a model can have a name that the queries use themselves.
     return ", ".join(f"{identifier(column)} AS {letter}{i}" for i, column in enumerate(columns))
+
+
+def _segments(inputs: PlanBInputs, relation: str) -> str:
+    """The segment columns of a relation as s0, s1, …: as they are, or where a number has another type in the other
+    relation by the text of its category, which is the same for 3 and 3.0 and keeps every digit.
+    """
+    there, here = _column_types(inputs.con, _source_relation(inputs)), _column_types(inputs.con, inputs.records)
+    values = [
+        identifier(name) if there[name] == here[name] else number_text_sql(identifier(name)) for name in inputs.segments
+    ]
+    return ", ".join(f"{value} AS s{i}" for i, value in enumerate(values))
 
 
 def _named_keys(inputs: PlanBInputs) -> str:

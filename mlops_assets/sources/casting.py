@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlops_assets.lake.categories import number_text_sql
 from mlops_assets.lake.store import identifier
 from mlops_assets.sources.declaration import Source
 from mlops_assets.sources.opening import Scan
@@ -79,7 +80,10 @@ def _cast(name: str, kind: str, source_name: str | None, found: dict[str, str], 
         return cast
     if source_kind in _FLOATS:
         raw = f"nullif({raw}, 'NaN'::{source_kind})"
-    value = raw if source_kind == kind else f"TRY_CAST({raw} AS {kind})"
+    if kind == "VARCHAR" and (source_kind in _FLOATS or source_kind.startswith("DECIMAL")):
+        value = number_text_sql(raw)  # the same text whether a file holds integers or doubles
+    else:
+        value = raw if source_kind == kind else f"TRY_CAST({raw} AS {kind})"
     cast.value = f"nullif({value}, 'NaN'::{kind})" if kind in _FLOATS and source_kind not in _FLOATS else value
     if source_kind == kind or _only_widens(source_kind, kind):
         return cast

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from mlops_assets.lake.categories import category_text
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -95,20 +97,11 @@ def as_category(values: pd.Series) -> pd.Categorical:
     """Text categories, sorted; missing stays missing."""
     codes, distinct = pd.factorize(values)
     texts = [category_text(v) for v in distinct]
-    categories = sorted(set(texts))
-    position = {text: i for i, text in enumerate(categories)}
+    categories = sorted({text for text in texts if text is not None})
+    position: dict[str | None, int] = {text: i for i, text in enumerate(categories)}
     # One more place at the end: the code -1 of a missing value picks it.
-    lookup = np.array([*(position[t] for t in texts), -1], dtype=np.int64)
+    lookup = np.array([*(position.get(t, -1) for t in texts), -1], dtype=np.int64)
     return pd.Categorical.from_codes(lookup[codes], categories=pd.Index(categories, dtype=object))
-
-
-def category_text(value: Any) -> str:
-    """The name of a category: `5.0` and `5` are both `5`, booleans `true` and `false`."""
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
 
 
 class CategoryCodes(TransformerMixin, BaseEstimator):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.lake.categories import text_of_each
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
@@ -321,7 +323,8 @@ def weakest_segments(
         raise ValueError(f"{len(segments)} rows of segments, but {len(right)} of correct; expected the same")
     parts = []
     for column in segments.columns:
-        grouped = pd.Series(right).groupby(segments[column].to_numpy(), dropna=False).agg(["sum", "size"])
+        texts = text_of_each(segments[column])
+        grouped = pd.Series(right).groupby(texts, dropna=False).agg(["sum", "size"])
         grouped = grouped[grouped["size"] >= min_rows]
         if not len(grouped):
             continue
@@ -330,7 +333,7 @@ def weakest_segments(
             pd.DataFrame(
                 {
                     "column": column,
-                    "segment": ["null" if pd.isna(v) else str(v) for v in grouped.index],
+                    "segment": ["null" if pd.isna(v) else v for v in grouped.index],
                     "rows": grouped["size"].to_numpy(np.int64),
                     "accuracy": (grouped["sum"] / grouped["size"]).to_numpy(float),
                     "low": low,

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlops_assets.lake.categories import text_of_each
 from mlops_assets.training.fit_version import FIT_VERSION
 from mlops_assets.training.search import Trained
 from mlops_assets.training.tracking import TrainingData, log, log_data, param_text
@@ -212,10 +213,16 @@ def _documents(trained: Trained, periods: Mapping[str, str], title: str) -> dict
         MODEL_CARD: json.dumps(card, indent=1, default=str).encode(),
         "importances.json": json.dumps(trained.importances, indent=1).encode(),
         "importances.csv": f"column,importance\n{rows}".encode(),
-        "importances.png": importances_picture(trained.importances, f"Importance, {title}"),
     }
-    page = explanation_page(trained.pipeline, f"Explanation of {title}")
-    return found if page is None else found | {"explanation.html": page.encode()}
+    # For people only: a model is registered without what can't be drawn.
+    try:
+        found["importances.png"] = importances_picture(trained.importances, f"Importance, {title}")
+        page = explanation_page(trained.pipeline, f"Explanation of {title}")
+        if page is not None:
+            found["explanation.html"] = page.encode()
+    except Exception:
+        logging.getLogger(__name__).warning("%s can't be explained in pictures", title, exc_info=True)
+    return found
 
 
 def _json_metrics(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -263,11 +270,16 @@ def _log_pipeline(
 
 
 def _example(example: pd.DataFrame, trained: Trained) -> pd.DataFrame:
-    """Five rows of the feature columns; numbers as doubles, so that the signature admits missing values."""
+    """Five rows of the feature columns; numbers as doubles, so that the signature admits missing values.
+
+    Categories that JSON has no type for (exact decimals, dates) are their texts.
+    """
     rows = example[list(trained.kinds)].head(5).reset_index(drop=True).copy()
     for column, kind in trained.kinds.items():
         if kind == "numeric":
             rows[column] = rows[column].astype("float64")
+        elif rows[column].dtype == object and not all(isinstance(value, str | bool) for value in rows[column].dropna()):
+            rows[column] = text_of_each(rows[column])
     return rows
 
 

@@ -6,9 +6,12 @@ whatever run is active in the process, are not used: no period can log into anot
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import posixpath
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -25,9 +28,16 @@ from mlops_assets.training.search import Trial
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Limits of MLflow's stores.
+# Limits of MLflow's stores: lengths of texts, and entries of one request.
 PARAM_LENGTH = 6_000
 TAG_LENGTH = 8_000
+NAME_LENGTH = 250
+METRICS_AT_ONCE = 1_000
+PARAMS_AT_ONCE = TAGS_AT_ONCE = 100
+
+_NAME = re.compile(r"[/\w.\- :]+")
+_NOT_IN_A_NAME = re.compile(r"[^/\w.\- :]")
+_DIGEST_DIGITS = 8
 
 # Which pages MLflow's UI opens an experiment with; without it, those for language models.
 EXPERIMENT_KIND = "mlflow.experimentKind"
@@ -195,19 +205,41 @@ def log(
     timestamp: int | None = None,
     step: int = 0,
 ) -> None:
-    """Write params, metrics and tags of one run in one request. Undefined metrics (NaN) are left out."""
+    """Write params, metrics and tags of one run, in one request unless there are more than one takes.
+
+    Undefined metrics (NaN) are left out. Names are made valid by `valid_name`.
+    """
     import math
     import time
 
     from mlflow.entities import Metric, Param, RunTag
 
     when = int(time.time() * 1000) if timestamp is None else timestamp
-    client.log_batch(
-        run_id,
-        metrics=[Metric(k, float(v), when, step) for k, v in (metrics or {}).items() if not math.isnan(v)],
-        params=[Param(k, param_text(v)) for k, v in (params or {}).items()],
-        tags=[RunTag(k, v) for k, v in _tags(tags or {}).items()],
-    )
+    measured = [Metric(valid_name(k), float(v), when, step) for k, v in (metrics or {}).items() if not math.isnan(v)]
+    given = [Param(valid_name(k), param_text(v)) for k, v in (params or {}).items()]
+    told = [RunTag(k, v) for k, v in _tags(tags or {}).items()]
+    while measured or given or told:
+        client.log_batch(
+            run_id, metrics=measured[:METRICS_AT_ONCE], params=given[:PARAMS_AT_ONCE], tags=told[:TAGS_AT_ONCE]
+        )
+        measured, given, told = measured[METRICS_AT_ONCE:], given[PARAMS_AT_ONCE:], told[TAGS_AT_ONCE:]
+
+
+def valid_name(name: str) -> str:
+    """A name of a metric, param or tag that MLflow takes: the name itself where it does.
+
+    MLflow takes letters, digits and `_-. :/`, at most 250 of them, in the form of a plain path. Any other name gets
+    `_` for what it does not take, and the first digits of its own SHA-256, so that two names stay two:
+    `psi/Distance (km)` is `psi/Distance _km_-9d0d33a7`.
+    """
+    plain = posixpath.normpath(name)
+    is_path = plain == name and plain != "." and not plain.startswith(("/", ".."))
+    if is_path and _NAME.fullmatch(name) and len(name) <= NAME_LENGTH:
+        return name
+    parts = _NOT_IN_A_NAME.sub("_", name).split("/")
+    readable = "/".join("_" if part in ("", ".", "..") else part for part in parts)
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_DIGITS]
+    return f"{readable[: NAME_LENGTH - 1 - _DIGEST_DIGITS]}-{digest}"
 
 
 def series_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
@@ -234,7 +266,7 @@ def _text(value: Any) -> str:
 
 
 def _tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {k: _text(v)[:TAG_LENGTH] for k, v in tags.items()}
+    return {valid_name(k): _text(v)[:TAG_LENGTH] for k, v in tags.items()}
 
 
 def log_trials(
@@ -292,8 +324,6 @@ def log_data(client: MlflowClient, run_id: str, data: Sequence[TrainingData]) ->
 
     The dataset's own digest covers the periods and their digests; the periods are in its source and profile.
     """
-    import hashlib
-
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     inputs = []

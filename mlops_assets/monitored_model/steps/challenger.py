@@ -33,6 +33,7 @@ from mlops_assets.monitored_model.learning_plan import (
 )
 from mlops_assets.monitored_model.new_data import TRAIN_ROWS, TRAINED_UNTIL, new_data_size, nothing_new
 from mlops_assets.monitored_model.outcome import Check, Link, Markdown, Outcome, Severity, table
+from mlops_assets.monitored_model.presentation import Presentation
 from mlops_assets.monitored_model.sampling import Sampled
 from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, kept_scores, score_profile
 from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, FEATURES
@@ -110,8 +111,6 @@ def make(bench: Workbench, period: str) -> Outcome:
     staging = _staging_rows(bench, versions)
     row = _challenger_row(bench, plan, model, fingerprint)
     baseline = _against_baseline(bench, plan, model)
-    if causes:
-        _note_causes(bench, model, causes)
     partition = bench.write(
         CHALLENGER,
         period,
@@ -132,19 +131,23 @@ def make(bench: Workbench, period: str) -> Outcome:
             **({"baseline": baseline} if baseline else {}),
         },
     )
-    metadata = _challenger_metadata(bench, plan, model, row, told, reused=reused)
-    metadata |= {f"{role}_sample": str(found) for role, found in sampled.items()}
+    shown = Presentation(_challenger_metadata(bench, plan, model, row, told, reused=reused))
+    shown.metadata |= {f"{role}_sample": str(found) for role, found in sampled.items()}
     if staging:
-        metadata["staging"] = table(staging)
+        shown.metadata["staging"] = table(staging)
+    if causes:
+        shown.add("the causes in MLflow", lambda: _note_causes(bench, model, causes))
+    shown.add("the importances", lambda: _importances(model))
     if not reused:
-        metadata |= _search_metadata(bench, trained)
+        shown.metadata["training_seconds"] = trained.seconds
+        shown.add("the trials", lambda: _trials(bench, trained))
     checks = [
         _training_sane(bench, plan, model, _failed_candidates(bench, version)),
         new_data_size(bench, period, plan),
     ]
     if baseline is not None:
         checks.append(_beats_baseline(bench, baseline))
-    return Outcome(partition, metadata, checks)
+    return Outcome(partition, shown.metadata, checks, shown.warnings)
 
 
 def staged_versions(bench: Workbench, fingerprint: str) -> list[str] | None:
@@ -446,8 +449,6 @@ def _challenger_metadata(
     *,
     reused: bool,
 ) -> dict[str, Any]:
-    from mlops_assets.training.pictures import as_markdown, importances_picture
-
     shown = [name for name in model.metrics["test"] if name != "rows"]
     why = "the standard window" if plan.trained_on == "window" else _why_since_break(plan)
     return {
@@ -462,18 +463,23 @@ def _challenger_metadata(
             [{"metric": name, **{role: model.metrics[role].get(name) for role in ROLES}} for name in shown]
         ),
         **({} if model.cut is None else {"cut": model.cut}),
-        "importances": Markdown(as_markdown(importances_picture(model.importances), "importances")),
         "mlflow_run": Link(bench.run_url(model.run_id)),
         "explanation": Link(bench.artifact_url(model.run_id, "monitoring/explanation.html")),
         "mlflow_model": Link(bench.version_url(model.version)),
     }
 
 
+def _importances(model: LoadedModel) -> dict[str, Any]:
+    from mlops_assets.training.pictures import as_markdown, importances_picture
+
+    return {"importances": Markdown(as_markdown(importances_picture(model.importances), "importances"))}
+
+
 def _why_since_break(plan: LearningPlan) -> str:
     return f"the period's own rows since {plan.since}: {'; '.join(plan.because)}"
 
 
-def _search_metadata(bench: Workbench, trained: Trained) -> dict[str, Any]:
+def _trials(bench: Workbench, trained: Trained) -> dict[str, Any]:
     from mlops_assets.training.pictures import as_markdown, trials_picture
 
     metric = bench.spec.metric
@@ -493,10 +499,7 @@ def _search_metadata(bench: Workbench, trained: Trained) -> dict[str, Any]:
     ]
     picture = as_markdown(trials_picture(trained.trials, metric, f"Trials: {metric} on validation"), "trials")
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    return {
-        "trials": Markdown(f"{picture}\n\n{table(rows, columns).text}"),
-        "training_seconds": trained.seconds,
-    }
+    return {"trials": Markdown(f"{picture}\n\n{table(rows, columns).text}")}
 
 
 def _failed_candidates(bench: Workbench, version: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from mlops_assets.lake.store import DamagedPartition, Partition
 from mlops_assets.monitored_model.learning_plan import Part, PartRows
 from mlops_assets.monitored_model.outcome import Link, Outcome, table
+from mlops_assets.monitored_model.presentation import Presentation
 from mlops_assets.monitored_model.scoring import load_version, scored_rows
 from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, CHAMPION, NO_CHAMPION
 from mlops_assets.monitored_model.workbench import Workbench, to_json
@@ -44,11 +45,13 @@ def make(bench: Workbench, period: str) -> Outcome:
     """
     absent = bench.absent(CHALLENGER, period)
     before = bench.champion_before(period)
+    challenger: LoadedModel | None = None
     with bench.lease():
         if absent is not None:
             row = _without_challenger(bench, before, absent)
         else:
-            row = _compared(bench, period, bench.partition(CHALLENGER, period), before)
+            row, challenger = _compared(bench, period, bench.partition(CHALLENGER, period), before)
+        compared = row
         row = _as_ordered(bench, period, row)
         reason = None if row["version"] else f"{NO_CHAMPION}: {row['reason']}"
         rows = [row] if row["version"] else []
@@ -64,7 +67,12 @@ def make(bench: Workbench, period: str) -> Outcome:
         if absent is None:
             _consume_causes(bench, period)
     _announce(bench, period, row)
-    return Outcome(partition, _champion_metadata(bench, row))
+    shown = Presentation()
+    if challenger is not None:
+        its = challenger
+        shown.add("the comparison in MLflow", lambda: _note_outcome(bench, period, its, compared))
+    shown.add("the comparison", lambda: _champion_metadata(bench, row))
+    return Outcome(partition, shown.metadata, warnings=shown.warnings)
 
 
 def _consume_causes(bench: Workbench, period: str) -> None:
@@ -120,7 +128,10 @@ def _without_challenger(bench: Workbench, before: Partition | None, why: str) ->
     }
 
 
-def _compared(bench: Workbench, period: str, proposed: Partition, before: Partition | None) -> dict[str, Any]:
+def _compared(
+    bench: Workbench, period: str, proposed: Partition, before: Partition | None
+) -> tuple[dict[str, Any], LoadedModel | None]:
+    """The decision of a comparison on the challenger's test rows, and the challenger where both were compared."""
     from mlops_assets.training import registry
     from mlops_assets.training.decision import decide
 
@@ -133,9 +144,8 @@ def _compared(bench: Workbench, period: str, proposed: Partition, before: Partit
     if before is not None:
         part = test.without(_learned_by(bench, before.facts["version"], period))
         if part is None:
-            return _without_challenger(
-                bench, before, f"the champion has learned from all test rows, {test}: there is nothing to compare on"
-            )
+            why = f"the champion has learned from all test rows, {test}: there is nothing to compare on"
+            return _without_challenger(bench, before, why), None
         in_force = registry.load(run.client, bench.name, before.facts["version"])
         rows = PartRows(bench, part)
 
@@ -168,8 +178,7 @@ def _compared(bench: Workbench, period: str, proposed: Partition, before: Partit
         "champion_metrics": None if champion_metrics is None else to_json(champion_metrics),
         "challenger_metrics": to_json(challenger_metrics),
     }
-    _note_outcome(bench, period, challenger_model, row)
-    return row
+    return row, challenger_model
 
 
 def _lost_to_baseline(proposed: Partition) -> str | None:

@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 
 from mlops_assets.drift.profile import Profile
 from mlops_assets.drift.verdict import ROWS_SCHEMA, DriftReport, compare
+from mlops_assets.lake.frames import exact_frame
 from mlops_assets.lake.store import Partition
 from mlops_assets.monitored_model.findings import drift_judged
 from mlops_assets.monitored_model.gates import served_ahead
 from mlops_assets.monitored_model.learning_plan import sum_of_profiles
 from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown, Outcome, Severity, table
+from mlops_assets.monitored_model.presentation import Presentation
 from mlops_assets.monitored_model.scoring import (
     SCORE,
     model_that_scored,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 PAGE_SAMPLE_ROWS = 5_000
 PICTURED_COLUMNS = 3
+PSI_OF_SCORES = "psi/scores"
 # The verdict as a number, for charts.
 LEVELS = ("ok", "warning", "severe")
 
@@ -71,8 +74,6 @@ def make(bench: Workbench, period: str) -> Outcome:
         "reasons": "; ".join(report.reasons) or None,
         "report": Markdown(report.markdown()),
     }
-    metadata |= _pictures(bench, period, report, reference, current)
-    metadata |= _page(bench, period, model, report)
     partition = bench.write(
         DRIFT_REPORT,
         period,
@@ -88,9 +89,12 @@ def make(bench: Workbench, period: str) -> Outcome:
             **_prediction_drift_fact(report),
         },
     )
-    _log_drift(bench, period, report, model)
     drift_judged(bench, period, report, model.version)
-    return Outcome(partition, metadata, [_drift_within_limits(report)])
+    shown = Presentation(metadata)
+    shown.add("the pictures", lambda: _pictures(bench, period, report, reference, current))
+    shown.add("Evidently's page", lambda: _page(bench, period, model, report))
+    shown.add("the drift metrics in MLflow", lambda: _log_drift(bench, period, report, model))
+    return Outcome(partition, shown.metadata, [_drift_within_limits(report)], shown.warnings)
 
 
 def _defined_otherwise(bench: Workbench, predictions: Partition) -> bool:
@@ -229,16 +233,16 @@ def _page(bench: Workbench, period: str, model: LoadedModel, report: DriftReport
     keys = bench.columns_sql(spec.record_keys)
     # In order of time, so that the page's plots by row show when a value changed.
     order = bench.columns_sql([spec.source.time_column] if spec.source.time_column else spec.record_keys)
-    current = bench.con.execute(
+    current = bench.con.sql(
         f"SELECT {bench.columns_sql([*spec.columns, SCORE])} "
         f"FROM (SELECT * FROM {bench.records(PREDICTIONS, [period])} "
         f"ORDER BY hash({keys}, {spec.seed}) LIMIT {PAGE_SAMPLE_ROWS}) ORDER BY {order}"
-    ).df()
+    ).to_arrow_table()
     html = bench.home.reports / spec.name / f"{period}.html"
     since = f" since {report.since}" if report.since else ""
     page = write_page(
-        pq.read_table(sample).to_pandas(),
-        current,
+        exact_frame(pq.read_table(sample)),
+        exact_frame(current),
         spec.kinds,
         model=spec.name,
         period=period,
@@ -270,9 +274,9 @@ def _log_drift(bench: Workbench, period: str, report: DriftReport, model: Loaded
     from mlops_assets.training import tracking
 
     run = bench.run_required()
-    metrics = {f"psi/{column.name}": column.psi for column in report.columns if column.psi is not None}
+    metrics = {_psi_metric(column.name): column.psi for column in report.columns if column.psi is not None}
     if report.scores is not None and report.scores.psi is not None:
-        metrics["psi/scores"] = report.scores.psi
+        metrics[PSI_OF_SCORES] = report.scores.psi
     if report.prediction_drift is not None:
         metrics["prediction_drift"] = report.prediction_drift.value
     if report.severe_share is not None:
@@ -290,6 +294,11 @@ def _log_drift(bench: Workbench, period: str, report: DriftReport, model: Loaded
         tracking.log(run.client, run_id, metrics=metrics)
     if bench.spec.drift_experiment is not None and report.verdict in LEVELS:
         _log_series(bench, period, metrics, LEVELS.index(report.verdict))
+
+
+def _psi_metric(column: str) -> str:
+    name = f"psi/{column}"
+    return name if name != PSI_OF_SCORES else "psi/scores (a column)"
 
 
 def _log_series(bench: Workbench, period: str, metrics: Mapping[str, float], verdict: int) -> None:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlops_assets.lake.categories import text_of_each
+from mlops_assets.lake.frames import exact_frame
 from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.findings import performance_judged
 from mlops_assets.monitored_model.outcome import Check, Markdown, Outcome, Severity, table
+from mlops_assets.monitored_model.presentation import Presentation
 from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, model_that_scored, score_profile
 from mlops_assets.monitored_model.tables import FALLBACK_PREDICTIONS, FEATURES, PERFORMANCE, PREDICTIONS
 from mlops_assets.monitored_model.workbench import Workbench
@@ -58,8 +61,8 @@ def make(bench: Workbench, period: str) -> Outcome:
     if labelled.empty:
         partition = bench.write(PERFORMANCE, period, pa.Table.from_pylist(rows, PERFORMANCE_SCHEMA))
         text = f"No outcome is known yet; {'there is no estimate either' if no_estimate else 'the estimate is shown'}."
-        shown = {"estimate": no_estimate or table([estimate])}
-        return Outcome(partition, shown, [Check("performance_within_limits", True, text)])
+        known = {"estimate": no_estimate or table([estimate])}
+        return Outcome(partition, known, [Check("performance_within_limits", True, text)])
     realised, correct = _realised(bench, labelled, model)
     weakest = _weakest(bench, labelled, correct)
     rows += _rows("champion", realised, len(labelled), model.version)
@@ -115,13 +118,15 @@ def make(bench: Workbench, period: str) -> Outcome:
         },
     )
     performance_judged(bench, period, verdict, check.description, model.version)
-    _log_performance(bench, period, realised, estimate, model)
     metadata = _performance_metadata(bench, model, labelled, realised, served, estimate, weakest, fisher)
     if no_estimate:
         metadata["estimate"] = no_estimate
     if segments:
         metadata["by_segment"] = table(segments)
-    return Outcome(partition, metadata, [check])
+    shown = Presentation(metadata)
+    shown.add("the calibration curve", lambda: _calibration(bench, model, labelled))
+    shown.add("the metrics in MLflow", lambda: _log_performance(bench, period, realised, estimate, model))
+    return Outcome(partition, shown.metadata, [check], shown.warnings)
 
 
 def _served(bench: Workbench, period: str, realised: Mapping[str, float]) -> Mapping[str, float]:
@@ -160,11 +165,12 @@ def _labelled(bench: Workbench, period: str, scored: str = PREDICTIONS) -> pd.Da
     segments = "".join(f", f.{identifier(name)}" for name in names)
     columns = bench.columns_sql(dict.fromkeys([*spec.record_keys, spec.target.column, *names]))
     relation = bench.records(scored, [period]) if scored == PREDICTIONS else bench.scan(scored, [period])
-    return bench.con.execute(
+    found = bench.con.sql(
         f"SELECT p.{SCORE}, f.{target} AS outcome{segments} FROM {relation} p "
         f"JOIN (SELECT {columns} FROM {bench.records(FEATURES, [period])}) f USING ({keys}) "
         f"WHERE f.{target} IS NOT NULL ORDER BY {keys}"
-    ).df()
+    )
+    return exact_frame(found.to_arrow_table())
 
 
 def _realised(bench: Workbench, labelled: pd.DataFrame, model: LoadedModel) -> tuple[Mapping[str, float], np.ndarray]:
@@ -205,13 +211,16 @@ def _weakest(bench: Workbench, labelled: pd.DataFrame, correct: np.ndarray) -> l
 
 def _by_segment(bench: Workbench, labelled: pd.DataFrame, model: LoadedModel) -> list[dict[str, Any]]:
     """All metrics of a regression in each segment, largest first; a classification has its weakest segments only."""
+    import pandas as pd
+
     from mlops_assets.training.search import encode_target, measure
 
     if model.cut is not None:
         return []
     found: list[dict[str, Any]] = []
     for column in bench.spec.segments:
-        for segment, part in labelled.groupby(column, dropna=False, observed=True, sort=True):
+        names = ["null" if text is None else text for text in text_of_each(labelled[column])]
+        for segment, part in labelled.groupby(pd.Index(names)):
             metrics = measure(encode_target(part["outcome"], bench.spec.target), part[SCORE].to_numpy(), None)
             numbers = {name: value for name, value in metrics.items() if name != "rows"}
             found.append({"column": column, "segment": str(segment), "rows": len(part), **numbers})
@@ -275,10 +284,6 @@ def _performance_metadata(
     weakest: Sequence[Mapping[str, Any]],
     fisher: Mapping[str, float | None],
 ) -> dict[str, Any]:
-    from mlops_assets.training.metrics import calibration_curve
-    from mlops_assets.training.pictures import as_markdown, calibration_picture
-    from mlops_assets.training.search import encode_target
-
     test = model.metrics["test"]
     metrics = [
         {
@@ -300,10 +305,18 @@ def _performance_metadata(
     }
     if weakest:
         metadata["weakest_segments"] = table([_segment_line(row) for row in weakest[:WEAKEST_SHOWN]])
-    if model.cut is not None:
-        curve = calibration_curve(encode_target(labelled["outcome"], bench.spec.target), labelled[SCORE])
-        metadata["calibration"] = Markdown(as_markdown(calibration_picture(curve), "calibration"))
     return metadata
+
+
+def _calibration(bench: Workbench, model: LoadedModel, labelled: pd.DataFrame) -> dict[str, Any]:
+    from mlops_assets.training.metrics import calibration_curve
+    from mlops_assets.training.pictures import as_markdown, calibration_picture
+    from mlops_assets.training.search import encode_target
+
+    if model.cut is None:
+        return {}
+    curve = calibration_curve(encode_target(labelled["outcome"], bench.spec.target), labelled[SCORE])
+    return {"calibration": Markdown(as_markdown(calibration_picture(curve), "calibration"))}
 
 
 def _segment_line(row: Mapping[str, Any]) -> dict[str, Any]:

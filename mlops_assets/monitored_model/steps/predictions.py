@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mlops_assets.lake.connection import query_batches
+from mlops_assets.lake.frames import exact_frame
 from mlops_assets.lake.store import Partition
 from mlops_assets.monitored_model.features_sql import columns_of
 from mlops_assets.monitored_model.gates import served_ahead
 from mlops_assets.monitored_model.outcome import Link, Markdown, Outcome
+from mlops_assets.monitored_model.presentation import Presentation
 from mlops_assets.monitored_model.scoring import (
     SCORE,
     champion_model,
@@ -52,7 +54,7 @@ def make(bench: Workbench, period: str) -> Outcome:
     facts = {name: features[name] for name in ("records", DEFINITION) if name in features}
     facts |= {"version": model.version, "cut": model.cut}
     partition = bench.write(PREDICTIONS, period, scored, facts=facts)
-    return Outcome(partition, _predictions_metadata(bench, period, model))
+    return _outcome(bench, partition, model)
 
 
 def _as_served(bench: Workbench, known: Partition) -> Outcome:
@@ -60,7 +62,13 @@ def _as_served(bench: Workbench, known: Partition) -> Outcome:
     facts = {name: value for name, value in known.facts.items() if name != "made_from"}
     stored = query_batches(bench.con, f"FROM {bench.scan(PREDICTIONS, [known.period])}")
     partition = bench.write(PREDICTIONS, known.period, stored, facts=facts)
-    return Outcome(partition, _predictions_metadata(bench, known.period, load_version(bench, facts["version"])))
+    return _outcome(bench, partition, load_version(bench, facts["version"]))
+
+
+def _outcome(bench: Workbench, partition: Partition, model: LoadedModel) -> Outcome:
+    shown = Presentation()
+    shown.add("the scores", lambda: _predictions_metadata(bench, partition.period, model))
+    return Outcome(partition, shown.metadata, warnings=shown.warnings)
 
 
 def _scored(
@@ -69,7 +77,7 @@ def _scored(
     from mlops_assets.training.pipeline import scores
 
     for batch in source:
-        found = scores(model.pipeline, batch.to_pandas(), bench.spec.target)
+        found = scores(model.pipeline, exact_frame(batch), bench.spec.target)
         predicted = found if model.cut is None else (found >= model.cut).astype("float64")
         columns = [
             *batch.columns,
