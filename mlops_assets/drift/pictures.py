@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from mlops_assets.drift.distances import format_value
+
 if TYPE_CHECKING:
     from datetime import date
 
