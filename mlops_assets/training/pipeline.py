@@ -176,7 +176,7 @@ def scores(pipeline: Pipeline, frame: pd.DataFrame, target: Target) -> NDArray[n
     No rows give no scores. Raises MissingFeatureError, FeatureValueError, and ScoreError for a classifier
     without probabilities.
     """
-    if not len(frame):
+    if not frame.shape[0]:  # an encoded frame may be a sparse matrix, which has no len()
         return np.empty(0, dtype=np.float64)
     if target.task == "regression":
         return np.asarray(pipeline.predict(frame), dtype=np.float64)
