@@ -20,8 +20,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlops_assets.drift.evidently_text import neutral, neutral_frame, neutral_names
+from mlops_assets.drift.evidently_text import neutral_frame, neutral_names
 from mlops_assets.lake.categories import text_of_each
+from mlops_assets.neutral_text import neutral
 
 if TYPE_CHECKING:
     from datetime import datetime

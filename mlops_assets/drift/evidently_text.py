@@ -6,33 +6,15 @@ with libraries that read some HTML and Markdown. So nothing that a browser could
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
+
+from mlops_assets.neutral_text import neutral
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mlops_assets.lake.columns import Kind
-
-MAX_CHARACTERS = 120
-# Angle quotation marks look alike, are in every font, and mean nothing to HTML, scripts or plotly's own small markup.
-_LOOK_ALIKE = str.maketrans({"<": "‹", ">": "›"})
-# Control and format characters (bidirectional overrides, zero-width ones), line and paragraph separators, surrogates.
-_UNSHOWN = {"Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn"}
-
-
-def neutral(text: str, limit: int | None = MAX_CHARACTERS) -> str:
-    """The text without what could be markup: look-alikes for its characters, `�` for what can't be shown.
-
-    A text of more than `limit` characters is cut, and ends with a short digest that keeps it apart from others.
-    """
-    safe = "".join("�" if unicodedata.category(c) in _UNSHOWN else c for c in text.translate(_LOOK_ALIKE))
-    if limit is None or len(safe) <= limit:
-        return safe
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{safe[:limit]}… ({digest})"
 
 
 def neutral_names(names: Iterable[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mlops_assets.drift.distances import format_value
+from mlops_assets.neutral_text import visible
 
 if TYPE_CHECKING:
     from datetime import date
@@ -360,6 +361,7 @@ def _png(figure: Figure) -> bytes:
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a $ in a column's name starts no formula
+        text.set_text(visible(text.get_text(), keep="\n"))
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
     file = BytesIO()

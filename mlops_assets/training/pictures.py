@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.neutral_text import visible
 from mlops_assets.training.metrics import HIGHER_IS_BETTER, CalibrationCurve
 
 if TYPE_CHECKING:
@@ -41,8 +42,12 @@ def _figure(width: float = 6.4, height: float = 3.6) -> tuple[Figure, Axes]:
 
 def _png(figure: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
     from PIL import Image
 
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a $ in a column's name starts no formula
+        text.set_text(visible(text.get_text(), keep="\n"))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     buffer = io.BytesIO()
@@ -62,7 +67,9 @@ def importances_picture(importances: Mapping[str, float], title: str = "Importan
     """Bars of the most important columns (shares of 1), PNG."""
     shown = sorted(importances.items(), key=lambda item: -item[1])[:top][::-1]
     figure, axes = _figure(height=max(1.4, 0.22 * len(shown) + 0.8))
-    bars = axes.barh([name[:40] for name, _ in shown], [value for _, value in shown], color=BLUE, height=0.7)
+    # By position: names that begin alike would share a bar.
+    bars = axes.barh(range(len(shown)), [value for _, value in shown], color=BLUE, height=0.7)
+    axes.set_yticks(range(len(shown)), [visible(name)[:40] for name, _ in shown])
     axes.bar_label(bars, [f" {value:.1%}" for _, value in shown], fontsize=7, color=INK)
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.12)

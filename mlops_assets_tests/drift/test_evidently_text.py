@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from mlops_assets.drift.evidently_page import write_page
-from mlops_assets.drift.evidently_text import MAX_CHARACTERS, neutral, neutral_frame, neutral_names
+from mlops_assets.drift.evidently_text import neutral_frame, neutral_names
 from mlops_assets.lake.columns import Kind
+from mlops_assets.neutral_text import MAX_CHARACTERS, neutral
 
 HOSTILE = (
     "</script><script>document.title='owned'</script>",

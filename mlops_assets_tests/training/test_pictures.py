@@ -65,3 +65,9 @@ def test_only_an_ebm_has_an_explanation_page(trained):
     assert explanation_page(Pipeline([("e", LogisticRegression())]), "x") is None
     page = explanation_page(trained.pipeline, "<b>")
     assert "<title>&lt;b&gt;</title>" in page
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_that_look_like_formulas_or_hold_control_characters_are_drawn() -> None:
+    names = ["a$\\frac{$", "$x^$", "b\x1b[31m\u202e", "line\nfeed", "tab\there", "{} %s"]
+    assert importances_picture(dict.fromkeys(names, 0.2), title="$\\unknown{$").startswith(b"\x89PNG")
