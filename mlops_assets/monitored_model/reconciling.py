@@ -102,6 +102,11 @@ def paused_by(spec: ModelSpec, store: Store) -> str | None:
     return None
 
 
+def _periods(spec: ModelSpec, lake: Lake, table: str) -> list[str]:
+    """The written periods of a table that are the model's: after a changed `start` or `end` Dagster has no others."""
+    return [period for period in lake.periods(spec.name, table) if spec.covers(period)]
+
+
 # -- plan B ---------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +116,7 @@ def plan_b_runs(
     """A run for each period whose served predictions are not what its gate says, unless one is under way."""
     plan = Plan()
     moment = time.time() if now is None else now
-    for period, decided in period_gates(spec, lake, store, lake.periods(spec.name, DRIFT_REPORT)).items():
+    for period, decided in period_gates(spec, lake, store, _periods(spec, lake, DRIFT_REPORT)).items():
         damage = _damaged_input(spec, lake, period)
         if damage is not None:
             # Nothing that was served is taken back because a file of the period can't be read.
@@ -265,9 +270,9 @@ def period_runs(
     moment = time.time() if now is None else now
     new = {arrival.period: arrival for arrival in arrived}
     for incident in store.incidents(model=spec.name, state="open", kind="period_failed"):
-        if is_whole(spec, lake, incident.period):
+        if spec.covers(incident.period) and is_whole(spec, lake, incident.period):
             store.close_by_itself(spec.name, incident.period, "period_failed", "the period has been made")
-    for period in sorted({*new, *lake.periods(spec.name, spec.raw_table)}):
+    for period in sorted({*new, *_periods(spec, lake, spec.raw_table)}):
         arrival = new.get(period)
         opens = _can_be_opened(spec, lake, period)
         if arrival is None and not opens and is_whole(spec, lake, period):
@@ -336,7 +341,7 @@ def opened_periods(spec: ModelSpec, lake: Lake, moment: datetime) -> list[str]:
     """The periods that were (or could not be) opened before their outcomes were known, and are over by `moment`."""
     if not spec.lead:
         return []
-    made = [lake.find(spec.name, FEATURES, period) for period in lake.periods(spec.name, FEATURES)]
+    made = [lake.find(spec.name, FEATURES, period) for period in _periods(spec, lake, FEATURES)]
     return [
         features.period
         for features in made
@@ -394,7 +399,7 @@ def _behind(spec: ModelSpec, lake: Lake) -> tuple[str, str] | None:
     """An opened period that kept a champion which is no longer the one before it, and that one; None without any."""
     if not spec.lead:
         return None
-    for period in lake.periods(spec.name, CHAMPION):
+    for period in _periods(spec, lake, CHAMPION):
         if not awaits_outcomes(lake, spec.name, period):
             continue
         try:
@@ -452,6 +457,8 @@ def _tried(
 
     What is asked for is still due, so every run that has ended for it has failed, whatever its status.
     """
+    if not spec.covers(due.period):
+        return Plan(notes=[f"{due.period} is no period of {spec.name} any more (start and end in defs.yaml): {told}"])
     busy = run_under_way(instance, spec.name, due.period)
     if busy is not None:
         return Plan(notes=[f"{due.period} is being made by run {busy[:8]}"])

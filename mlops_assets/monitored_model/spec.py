@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mlops_assets.drift.verdict import SCORES, DriftThresholds
 from mlops_assets.lake.columns import Column, Kind, kinds
 from mlops_assets.lake.connection import reserved_schemas
-from mlops_assets.lake.periods import Calendar
+from mlops_assets.lake.periods import Calendar, PeriodError
 from mlops_assets.plan_b.ladder import check_ladder
 from mlops_assets.sources.declaration import Source
 from mlops_assets.training.candidates import Candidate, Target
@@ -369,6 +369,19 @@ class ModelSpec(BaseModel):
     @cached_property
     def calendar(self) -> Calendar:
         return Calendar(self.cadence)
+
+    def covers(self, period: str) -> bool:
+        """Whether a period lies between `start` and `end`; one of another cadence does not.
+
+        The lake may hold others, made before the declaration was changed: they stay to be looked at, and nothing more
+        is done with them.
+        """
+        try:
+            begin = self.calendar.start(period)
+        except PeriodError:
+            return False
+        last = self.calendar.start(self.end) if self.end is not None else begin
+        return self.calendar.start(self.start) <= begin <= last
 
     @property
     def kinds(self) -> dict[str, Kind]:
