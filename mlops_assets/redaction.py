@@ -206,5 +206,7 @@ def _without_secrets(error: BaseException) -> BaseException:
     kind = type(error)
     copy = type(kind.__name__, (Exception,), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
     clean: BaseException = copy(clean_text)
+    for note in getattr(error, "__notes__", ()):
+        clean.add_note(redact(note))
     clean.__cause__ = clean_cause
     return clean.with_traceback(error.__traceback__)

@@ -8,10 +8,19 @@ from __future__ import annotations
 import click
 
 from mlops_assets.cli import champion, check, data, home, incidents, periods, query, servers, verification
+from mlops_assets.cli.errors import Commands, set_debug
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mlops-assets")
+@click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=set_debug,
+    help="Show the traceback of an error (also MLOPS_DEBUG=1).",
+)
 def main() -> None:
     """Models you can leave running.
 

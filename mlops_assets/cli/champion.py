@@ -6,7 +6,7 @@ import click
 
 from mlops_assets.cli.deciding import decide
 from mlops_assets.cli.project import current_user
-from mlops_assets.terminal import open_console, result_table
+from mlops_assets.terminal import print_table
 
 
 @click.group()
@@ -82,4 +82,4 @@ def _print_champions(model: str, *, newest_only: bool) -> None:
             continue
         facts = decision.facts
         rows.append([period, facts["decision"], facts["version"], facts["previous_version"], facts["reason"]])
-    open_console().print(result_table(["period", "decision", "version", "version before", "reason"], rows))
+    print_table(["period", "decision", "version", "version before", "reason"], rows, note="reason")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from mlops_assets.terminal import say
+
 DEFS = Path(__file__).parent.parent / "defs"
 
 
@@ -30,11 +32,11 @@ def check(what: str | None) -> None:
         models = check_files(_files(what, list(declaration_files(DEFS))))
     except DeclarationError as error:
         for problem in error.problems:
-            click.echo(str(problem), err=True)
+            say(str(problem), err=True)
         count = len(error.problems)
         raise click.ClickException(f"{count} problem{'s' if count > 1 else ''} found") from error
     for model in models:
-        click.echo(f"{model.spec.name}: as it should be ({model.document.path})")
+        say(f"{model.spec.name}: as it should be ({model.document.path})")
 
 
 def _files(what: str | None, project: list[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlops_assets.terminal import open_console
+from mlops_assets.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,6 @@ def simulate(
     from mlops_assets.simulation.batches import simulate as draw
     from mlops_assets.simulation.generative_model import SimulationError
 
-    console = open_console()
     folder = to or Home.from_env().downloads
     try:
         found = find_model(model, sorted(DEFS.iterdir()))
@@ -55,20 +54,19 @@ def simulate(
         batches = []
         for batch in draw(found, wanted, folder, rows=rows, seed=seed, drifts=starting, table=table):
             batches.append(batch)
-            console.print(f"{batch.period}  {batch.rows:>7,} rows  {_batch_line(batch)}", highlight=False)
+            say(f"{batch.period}  {batch.rows:>7,} rows  {_batch_line(batch)}")
     except SimulationError as error:
         raise click.ClickException(str(error)) from error
     shadowing = [b.period for b in batches if to is None and (data_dir() / b.path.relative_to(folder)).is_file()]
-    console.print(_told_of_simulation(found.name, found.generative.about, table), highlight=False)
-    console.print(f"Written to {batches[0].path.parent}", highlight=False, soft_wrap=True)
+    if table is None:
+        say(("SYNTHETIC", "bold"), f" {found.name}: {found.generative.about.strip()}")
+    else:
+        say((f"Rows of {table.name}", "bold"), " drawn at random; the time of each is simulated.")
+    say(f"Written to {batches[0].path.parent}")
     if shadowing:
-        console.print(
-            f"[bold red]Not read:[/bold red] {data_dir()} has files of {', '.join(shadowing)}, which come first.",
-            highlight=False,
-        )
+        say(("Not read:", "bold red"), f" {data_dir()} has files of {', '.join(shadowing)}, which come first.")
     elif to is None or to.resolve() == data_dir():
-        for line in _to_be_made(found, wanted):
-            console.print(line, highlight=False)
+        say_lines(_to_be_made(found, wanted))
 
 
 def _batch_line(batch: Batch) -> str:
@@ -92,9 +90,3 @@ def _to_be_made(model: SimulatedModel, drawn: Sequence[str]) -> list[str]:
         else:
             lines.append(f"{later[0]}..{later[-1]} are not over yet: they can be made one by one, from {first}.")
     return lines
-
-
-def _told_of_simulation(model: str, about: str, table: Path | None) -> str:
-    if table is None:
-        return f"[bold]SYNTHETIC[/bold] {model}: {about.strip()}"
-    return f"[bold]Rows of {table.name}[/bold] drawn at random; the time of each is simulated."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlops_assets.cli.project import open_project
-from mlops_assets.terminal import open_console
+from mlops_assets.terminal import say, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +24,7 @@ def decide(model: str, decision: Callable[[Lake, Store], object]) -> None:
     """Store a person's decision, then do what it makes due, as the sensors would."""
     from mlops_assets.monitored_model.decisions import Refused
 
-    console = open_console()
-    with console.status("Loading the models' definitions ..."):
+    with waiting("Loading the models' definitions ..."):
         definitions, instance = open_project()
         from mlops_assets.monitored_model.backfill import UnknownModel, reconcile, shared, spec_of
 
@@ -34,19 +33,24 @@ def decide(model: str, decision: Callable[[Lake, Store], object]) -> None:
             decision(*shared(definitions))
         except (UnknownModel, Refused, ValueError) as error:
             raise click.ClickException(str(error)) from error
-    with console.status("Following the decision ..."):
+    with waiting("Following the decision ..."):
         results = reconcile(definitions, model, instance)
     for result in results:
-        print_period(console, result, "done:")
+        print_period(result, "done:")
     if any(result.outcome == "failed" for result in results):
         sys.exit(1)
 
 
-def print_period(console: Any, result: PeriodRunResult, then: str = "") -> None:
-    style = OUTCOME_STYLE[result.outcome]
+def print_period(result: PeriodRunResult, then: str = "", console: Any = None, *, why: bool = True) -> None:
+    """How a run ended, in a line; of a failed one also where and, if wanted, why."""
     what = f"{then} {result.job} {result.period}" if then else result.period
-    console.print(f"{what}  [{style}]{result.outcome:<8}[/{style}]  {result.seconds:5.1f} s", highlight=False)
-    if result.outcome == "failed":
+    say(
+        f"{what}  ",
+        (f"{result.outcome:<8}", OUTCOME_STYLE[result.outcome]),
+        f"  {result.seconds:5.1f} s",
+        console=console,
+    )
+    if why and result.outcome == "failed":
         for step, message in result.errors.items():
-            console.print(f"  in {step}:", highlight=False)
-            console.print(message, markup=False, highlight=False)
+            say(f"  in {step}:", console=console)
+            say(message, indent=4, console=console)

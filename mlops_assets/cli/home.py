@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from mlops_assets.terminal import say
+
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Don't ask.")
@@ -14,10 +16,10 @@ def reset(yes: bool) -> None:
     home = Home.from_env()
     found = home.generated()
     if not found:
-        click.echo(f"There is nothing to delete in {home.root}.")
+        say(f"There is nothing to delete in {home.root}.")
         return
     if not yes:
         listed = ", ".join(path.name for path in found)
         click.confirm(f"Delete {listed} in {home.root}? Models and history can't be brought back.", abort=True)
     home.reset()
-    click.echo(f"Deleted. {home.root} is empty again.")
+    say(f"Deleted. {home.root} is empty again.")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mlops_assets.cli.deciding import decide
 from mlops_assets.cli.project import current_user, open_store
-from mlops_assets.terminal import open_console, result_table
+from mlops_assets.terminal import print_table, say
+
+if TYPE_CHECKING:
+    from mlops_assets.incidents.store import Incident
 
 
 @click.group()
@@ -19,26 +24,27 @@ def incidents() -> None:
 @click.option("--all", "everything", is_flag=True, help="Resolved ones too.")
 def list_incidents(model: str | None, everything: bool) -> None:
     """List the open incidents, of one MODEL or of all."""
-    found = open_store().incidents(model=model, state=None if everything else "open")
-    if not found:
-        click.echo("No incident." if everything else "No open incident.")
-        return
-    columns = ["id", "model", "period", "kind", "verdict", "since", "state", "opened", "reason"]
-    rows = [
-        [
-            str(incident.id),
-            incident.model,
-            incident.period,
-            incident.kind,
-            incident.verdict,
-            incident.since,
-            incident.state,
-            f"{incident.opened_at:%Y-%m-%d %H:%M}",
-            incident.reasons[0]["sentence"] if incident.reasons else "",
-        ]
-        for incident in found
+    store = open_store()
+    known = store.incidents(model=model)
+    found = [incident for incident in known if everything or incident.state == "open"]
+    resolved = sum(incident.state == "resolved" for incident in known)
+    if found:
+        columns = ["id", "model", "period", "kind", "verdict", "since", "state", "opened", "reason"]
+        print_table(columns, [_row(incident) for incident in found], note="reason")
+    else:
+        say("No incident." if everything else "No open incident.")
+    if resolved:
+        all_of_them = "" if everything else ": mlops-assets incidents list --all"
+        say(f"{resolved} resolved{all_of_them}")
+
+
+def _row(incident: Incident) -> list[object]:
+    reasons = [str(reason["sentence"]) for reason in incident.reasons if reason.get("sentence")]
+    more = f" (and {len(reasons) - 1} more: mlops-assets incidents show {incident.id})" if len(reasons) > 1 else ""
+    return [
+        *(str(incident.id), incident.model, incident.period, incident.kind, incident.verdict, incident.since),
+        *(incident.state, f"{incident.opened_at:%Y-%m-%d %H:%M}", f"{reasons[0]}{more}" if reasons else ""),
     ]
-    open_console().print(result_table(columns, rows))
 
 
 @incidents.command("show")
@@ -51,18 +57,18 @@ def show_incident(number: int) -> None:
         incident = open_store().incident(number)
     except UnknownIncident as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Incident {incident.id}: {incident.kind} in {incident.model} {incident.period}, {incident.state}")
-    click.echo(f"verdict {incident.verdict}" + (f", since {incident.since}" if incident.since else ""))
+    say(f"Incident {incident.id}: {incident.kind} in {incident.model} {incident.period}, {incident.state}")
+    say(f"verdict {incident.verdict}" + (f", since {incident.since}" if incident.since else ""))
     for reason in incident.reasons:
-        click.echo(f"  - {reason['sentence']}")
+        say(f"  - {reason['sentence']}")
     if incident.kind == "drift" and incident.state == "open" and incident.evidence:
-        click.echo("to let the champion serve all the same:")
+        say("to let the champion serve all the same:")
         accept = f"{incident.model} {incident.period} --digest {incident.evidence[:16]}"
-        click.echo(f"  mlops-assets incidents accept {accept} --why …")
-    click.echo("history:")
+        say(f"  mlops-assets incidents accept {accept} --why …")
+    say("history:")
     for event in incident.history:
         told = f" by {event.by}: {event.why}" if event.by else ""
-        click.echo(f"  {event.at:%Y-%m-%d %H:%M:%S} UTC  {event.event}{told}")
+        say(f"  {event.at:%Y-%m-%d %H:%M:%S} UTC  {event.event}{told}")
 
 
 @incidents.command("resolve")
@@ -77,7 +83,7 @@ def resolve_incident(number: int, why: str, by: str | None) -> None:
         closed = open_store().resolve(number, by or current_user(), why)
     except (UnknownIncident, AlreadyResolved, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Incident {closed.id} is resolved.")
+    say(f"Incident {closed.id} is resolved.")
 
 
 @incidents.command("accept")
@@ -91,4 +97,4 @@ def accept_period(model: str, period: str, digest: str, why: str, by: str | None
     from mlops_assets.monitored_model import decisions
 
     decide(model, lambda lake, store: decisions.accept(model, lake, store, period, digest, by or current_user(), why))
-    click.echo(f"{model} {period} is accepted and served by the champion.")
+    say(f"{model} {period} is accepted and served by the champion.")

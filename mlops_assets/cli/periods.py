@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,14 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mlops_assets.cli.deciding import OUTCOME_STYLE, print_period
-from mlops_assets.cli.project import load_definitions, open_store
+from mlops_assets.cli.project import load_definitions, open_home, open_store
 from mlops_assets.cli.verification import summary
-from mlops_assets.terminal import open_console, progress_display, result_table, shown
+from mlops_assets.terminal import print_json, print_progress, print_table, say, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from rich.table import Table
 
     from mlops_assets.lake.store import Lake
     from mlops_assets.monitored_model.backfill import PeriodRunResult
@@ -25,7 +22,14 @@ if TYPE_CHECKING:
 
 DEMO_MODEL = "green_taxi"
 DEMO_PERIODS = "2022-08..2023-03"
-VERDICT_STYLE = {"ok": "green", "warning": "yellow", "severe": "bold red", "none": "dim", "damaged": "bold red"}
+VERDICT_STYLE = {"ok": "green", "warning": "yellow", "severe": "bold red", "damaged": "bold red"}
+NOTHING_YET = {
+    "verdict": "nothing to compare with yet",
+    "gate": "no champion yet",
+    "decision": "none yet",
+    "served_source": "nothing yet",
+    "served by": "nothing yet",
+}
 
 
 @click.command()
@@ -55,24 +59,22 @@ def status(model: str | None, as_json: bool) -> None:
 
     This is the view monitoring.periods. MODEL limits it to one model.
     """
-    from mlops_assets.home import Home
     from mlops_assets.lake.store import Lake
     from mlops_assets.monitoring import periods
 
-    lake = Lake(Home.from_env().lake_url)
+    lake = Lake(open_home().lake_url)
     if model is not None and model not in lake.models():
         known = ", ".join(lake.models()) or "nothing yet"
         raise click.ClickException(f"there is nothing of {model!r}; the lake holds {known}. Try: mlops-assets backfill")
     found = periods(lake, model)
     if as_json:
-        click.echo(json.dumps([line.as_dict() for line in found], indent=1))
+        print_json([line.as_dict() for line in found])
     elif not found:
-        click.echo("No period has been made yet. Try: mlops-assets demo")
+        say("No period has been made yet. Try: mlops-assets demo")
     else:
-        console = open_console()
-        console.print(_status_table(found))
+        _print_statuses(found)
         for line in _last_verifications(lake, sorted({line.model for line in found})):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line)
 
 
 def _last_verifications(lake: Lake, models: Sequence[str]) -> Iterator[str]:
@@ -98,18 +100,18 @@ def demo() -> None:
     """
     from mlops_assets.home import Addresses, Home
 
-    console = open_console()
-    console.print(
-        "[bold]Green taxi, 2022-08 to 2023-03:[/bold] will this trip be paid in cash?\n"
+    say(
+        ("Green taxi, 2022-08 to 2023-03:", "bold"),
+        " will this trip be paid in cash?\n"
         "Each month is ingested, scored by the champion of the month before, compared with what that champion was\n"
-        "trained on, and used to train a challenger. A few seconds to half a minute a month.\n"
+        "trained on, and used to train a challenger. A few seconds to half a minute a month.\n",
     )
     alerts = Home.from_env().root / "alerts.jsonl"
     os.environ.setdefault("MLOPS_ALERT_URLS", alerts.as_uri())
     results = _backfill(DEMO_MODEL, DEMO_PERIODS, None)
     addresses = Addresses.from_env()
-    console.print(
-        "\n[bold]What next[/bold]\n"
+    say(("\nWhat next", "bold"))
+    say(
         "  make dev                       opens all of it in your browser:\n"
         f"    {addresses.dagster}        Dagster: lineage, partitions, checks, runs\n"
         f"    {addresses.mlflow}/#/experiments?workflowType=machine_learning\n"
@@ -120,8 +122,7 @@ def demo() -> None:
         "  .venv/bin/mlops-assets incidents list --all\n"
         "  .venv/bin/mlops-assets sql \"select * from green_taxi.drift where method = 'psi' and verdict = 'severe'\"\n"
         f"  Alerts went to {os.environ['MLOPS_ALERT_URLS']}\n"
-        f"  Everything is in {Home.from_env().root}",
-        highlight=False,
+        f"  Everything is in {Home.from_env().root}"
     )
     sys.exit(1 if any(result.outcome == "failed" for result in results) else 0)
 
@@ -130,10 +131,9 @@ def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunRes
     """Run the periods with a progress display, then print what came of them."""
     from mlops_assets.home import Home
 
-    console = open_console()
-    with console.status("Loading the models' definitions ..."):
+    with waiting("Loading the models' definitions ..."):
         # Before Dagster is imported: it reads DAGSTER_HOME.
-        Home.from_env().prepare_dagster()
+        open_home().prepare_dagster()
         from mlops_assets.lake.store import Lake
         from mlops_assets.monitored_model.backfill import PeriodOutsideModel, UnknownModel, parse_periods
         from mlops_assets.monitored_model.backfill import backfill as run_periods
@@ -145,14 +145,14 @@ def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunRes
         except (UnknownModel, PeriodOutsideModel, ValueError) as error:
             raise click.ClickException(str(error)) from error
     results = []
-    with progress_display(console) as progress:
+    with print_progress() as progress:
         task = progress.add_task(f"{model} {wanted[0]}", total=len(wanted))
         for result in run_periods(definitions, model, wanted, trials=trials):
             results.append(result)
             progress.update(task, advance=1, description=_next(model, wanted, len(results)))
-            print_period(progress.console, result)
+            print_period(result, console=progress.console, why=False)
             for followed in result.served_after:
-                print_period(progress.console, followed, "  then")
+                print_period(followed, "  then", progress.console)
     made = {status.period: status for status in statuses(Lake(Home.from_env().lake_url), model)}
     _print_results(results, made)
     return results
@@ -163,47 +163,49 @@ def _next(model: str, wanted: Sequence[str], done: int) -> str:
 
 
 def _print_results(results: Sequence[PeriodRunResult], made: dict[str, PeriodStatus]) -> None:
-    from rich.table import Table
-
     metric = next((status.metric for status in made.values() if status.metric), "metric")
-    table = Table(title=None, header_style="bold", row_styles=["", ""])
-    for name in ("period", "run", "verdict", "decision"):
-        table.add_column(name)
-    table.add_column("champion", justify="right")
-    table.add_column(metric, justify="right")
-    table.add_column("rows", justify="right")
-    table.add_column("served", justify="right")
-    table.add_column("served by")
+    columns = ["period", "run", "verdict", "decision", "champion", metric, "rows", "served", "served by"]
+    rows: list[list[object]] = []
     for result in results:
         status = made.get(result.period)
         if status is None:
-            table.add_row(result.period, f"[bold red]{result.outcome}[/bold red]")
+            rows.append([result.period, result.outcome, *[None] * 7])
             continue
-        style = OUTCOME_STYLE[result.outcome]
-        table.add_row(
-            result.period,
-            f"[{style}]{result.outcome}[/{style}]",
-            f"[{VERDICT_STYLE[status.verdict]}]{status.verdict}[/]",
-            status.decision or "",
-            status.champion_version or "",
-            "" if status.metric_value is None else f"{status.metric_value:.3f}",
-            f"{status.rows:,}",
-            f"{status.served_rows:,}",
-            status.served_source or "",
+        rows.append(
+            [
+                *(result.period, result.outcome, status.verdict, status.decision, status.champion_version),
+                *(None if status.metric_value is None else f"{status.metric_value:.3f}", status.rows),
+                *(status.served_rows, status.served_source),
+            ]
         )
-    open_console().print(table)
-    quarantined = {period: made[period].reason for period in made if made[period].rows == 0}
-    for result in results:
-        if quarantined.get(result.period):
-            open_console().print(f"{result.period}: {shown(quarantined[result.period])}", highlight=False, markup=False)
+    styles = {"run": OUTCOME_STYLE, "verdict": VERDICT_STYLE}
+    print_table(columns, [in_words(columns, row) for row in rows], styles=styles)
+    _print_what_went_wrong(results, made)
     still_open = len(open_store().incidents(state="open"))
     if still_open:
         told = "1 incident is" if still_open == 1 else f"{still_open} incidents are"
-        open_console().print(f"{told} open: mlops-assets incidents list", highlight=False)
+        say(f"{told} open: mlops-assets incidents list")
 
 
-def _status_table(found: Sequence[PeriodStatus]) -> Table:
-    rows = [line.as_dict() for line in found]
+def _print_what_went_wrong(results: Sequence[PeriodRunResult], made: dict[str, PeriodStatus]) -> None:
+    """Below the table, in full: why a period failed, or has no rows. Above the table the same has scrolled away."""
+    for result in results:
+        status = made.get(result.period)
+        if result.outcome == "failed":
+            for step, message in result.errors.items():
+                say((result.period, "bold"), f" failed in {step}: {message}")
+        elif status is not None and status.reason and (status.rows == 0 or result.outcome == "withheld"):
+            say((result.period, "bold"), f": {status.reason}")
+
+
+def _print_statuses(found: Sequence[PeriodStatus]) -> None:
     columns = ["period", "model", "verdict", "gate", "decision", "champion_version", "rows", "served_rows"]
     columns += ["served_source", "reason"]
-    return result_table(columns, [[row[name] for name in columns] for row in rows])
+    rows = [in_words(columns, [line.as_dict()[name] for name in columns]) for line in found]
+    print_table(columns, rows, note="reason", styles={"verdict": VERDICT_STYLE})
+
+
+def in_words(columns: Sequence[str], row: Sequence[object]) -> list[object]:
+    """A row for people: `none` says what there is none of."""
+    pairs = zip(columns, row, strict=True)
+    return [NOTHING_YET.get(name, value) if value == "none" else value for name, value in pairs]

@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from mlops_assets.terminal import open_console, result_table
+from mlops_assets.cli.project import open_home
+from mlops_assets.terminal import print_csv, print_table
 
 
 @click.command()
@@ -27,6 +28,7 @@ def sql(query: str) -> None:
 
     from mlops_assets.monitoring import connect
 
+    open_home()
     with connect() as con:
         try:
             result = con.sql(query)
@@ -36,10 +38,6 @@ def sql(query: str) -> None:
         except duckdb.Error as error:
             raise click.ClickException(str(error)) from error
     if sys.stdout.isatty():
-        open_console().print(result_table(columns, rows))
+        print_table(columns, rows)
     else:
-        import csv
-
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        print_csv(columns, rows)

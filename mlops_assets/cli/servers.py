@@ -15,16 +15,6 @@ def dev(dagster_port: int, mlflow_port: int, evidently_port: int, reports_port: 
 
     Ctrl-C stops them all.
     """
-    from mlops_assets.servers.dev import PortTaken, serve
+    from mlops_assets.servers.dev import serve
 
-    try:
-        serve(
-            {
-                "dagster": dagster_port,
-                "mlflow": mlflow_port,
-                "evidently": evidently_port,
-                "reports": reports_port,
-            }
-        )
-    except PortTaken as error:
-        raise click.ClickException(str(error)) from error
+    serve({"dagster": dagster_port, "mlflow": mlflow_port, "evidently": evidently_port, "reports": reports_port})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
+
+from mlops_assets.terminal import print_json, say
 
 if TYPE_CHECKING:
     from mlops_assets.lake.verification import Verification
@@ -37,11 +38,11 @@ def verify(model: str | None, as_json: bool) -> None:
         raise click.ClickException(f"there is nothing of {model!r}; the lake holds {', '.join(models) or 'nothing'}")
     found = [read_all(lake, name) for name in ([model] if model is not None else models)]
     if as_json:
-        click.echo(json.dumps([asdict(result) for result in found], indent=1))
+        print_json([asdict(result) for result in found])
     for result in [] if as_json else found:
-        click.echo(f"{result.model}: {summary(result)}")
+        say(f"{result.model}: {summary(result)}")
         for damage in result.damaged:
-            click.echo(f"  {damage.why}")
+            say(f"  {damage.why}")
     sys.exit(1 if any(result.damaged for result in found) else 0)
 
 

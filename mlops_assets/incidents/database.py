@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.outages import retried
 from mlops_assets.redaction import redact, redacted
 
 if TYPE_CHECKING:
@@ -66,7 +67,11 @@ class Database:
             if self._revision() != _head():
                 self._migrate()
         except sa.exc.DBAPIError as error:
-            raise StoreUnavailable(f"the incident store {self.name} can't be opened: {error.orig}") from error
+            what = " ".join(str(error.orig).split())
+            raise StoreUnavailable(
+                f"the incident store {self.name} can't be opened: {what}. Start the database, or correct "
+                "MLOPS_STORE_URL (for the file of the default: MLOPS_HOME), then run this again"
+            ) from error
 
     @property
     def is_sqlite(self) -> bool:
@@ -80,13 +85,30 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that sees one state of the database."""
-        with self._engine.begin() as connection:
+        with self._begun(self._engine) as connection:
             yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that nobody writes beside. It is committed at the end, or undone when an error leaves it."""
-        with self._writer.begin() as connection:
+        with self._begun(self._writer) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _begun(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        """A transaction on a connection of its own; a server that is down or starting is waited for.
+
+        Only the beginning is tried again: nothing of the transaction has happened by then. A connection that breaks
+        within a transaction undoes it, and raises.
+        """
+
+        def begin() -> tuple[contextlib.ExitStack, sa.Connection]:
+            with contextlib.ExitStack() as opened:
+                connection = opened.enter_context(engine.begin())
+                return opened.pop_all(), connection
+
+        opened, connection = begin() if self.is_sqlite else retried(begin, f"the incident store {self.name}")
+        with opened:
             yield connection
 
     def now(self, connection: sa.Connection) -> datetime:

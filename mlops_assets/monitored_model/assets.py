@@ -25,6 +25,7 @@ from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown
 from mlops_assets.monitored_model.resources import LakeResource, mlflow_resource_key
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.workbench import Workbench
+from mlops_assets.outages import explained
 from mlops_assets.redaction import errors_redacted, redact, redacted
 
 LAKE_IO_MANAGER = "lake_io_manager"
@@ -92,6 +93,7 @@ def _asset(
         )
         with (
             errors_redacted(),
+            explained(),
             _workbench(context, configured, sql, uses_mlflow=declaration.uses_mlflow) as workbench,
         ):
             outcome = _load(declaration.step)(workbench, context.partition_key)

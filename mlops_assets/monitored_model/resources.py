@@ -23,6 +23,7 @@ from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.jobs import KIND_TAG, PERIOD_KIND
 from mlops_assets.monitored_model.runs import run_outcome
 from mlops_assets.monitored_model.workbench import PeriodRun
+from mlops_assets.outages import explained
 from mlops_assets.redaction import errors_redacted
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def mlflow_period_run(model: str) -> dg.ResourceDefinition:
     @dg.resource(description=f"The MLflow run of the period, in experiment {model} (dagster-mlflow).")
     def period_run(context: dg.InitResourceContext) -> Iterator[PeriodRun]:
         # The tracking server's address may hold a password, and MLflow's errors repeat it.
-        with errors_redacted():
+        with errors_redacted(), explained():
             yield from _period_run(context, model)
 
     return period_run
