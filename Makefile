@@ -8,7 +8,7 @@ LOCK := requirements.lock
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test test-slow test-chaos test-fuzz test-all lint format bench lock clean
+.PHONY: help install demo dev test test-slow test-chaos test-fuzz test-all lint format bench bench-large lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ format: install  ## let ruff rewrite what it can
 
 bench: install  ## measure speed and memory, as ratios in one run
 	@$(BIN)/python -m benchmarks
+
+bench-large: install  ## measure a month of 50 million rows (half an hour or more, 40 GB in the temporary folder)
+	@$(BIN)/python -m benchmarks large
 
 lock:  ## resolve setup.cfg again into requirements.lock (needs uv)
 	uv pip compile setup.cfg --extra dev --universal --python-version 3.11 --generate-hashes --no-header \

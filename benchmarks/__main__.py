@@ -16,7 +16,8 @@ import click
 from benchmarks.measurement import HEADER, Measurement
 from benchmarks.process import PROJECT
 
-NAMES = ("startup", "drift", "month", "backfill", "histories", "memory", "demo")
+NAMES = ("startup", "drift", "month", "backfill", "histories", "memory", "scale", "large", "demo")
+ONLY_BY_NAME = ("large",)
 DOCUMENT = PROJECT / "docs" / "benchmarks.md"
 INTRODUCTION = """\
 # Speed and memory
@@ -32,12 +33,12 @@ PACKAGES = ("dagster", "mlflow", "duckdb", "interpret-core", "optuna", "evidentl
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
 @click.option("--quick", is_flag=True, help="Less data, fewer repetitions, nothing written: does it run at all?")
 def main(names: Sequence[str], quick: bool) -> None:
-    """Measure the benchmarks NAMES, by default all of them, and write their sections of docs/benchmarks.md.
+    """Measure the benchmarks NAMES, by default all but `large`, and write their sections of docs/benchmarks.md.
 
     Exits with 1 when a target was missed.
     """
     missed = False
-    for name in names or NAMES:
+    for name in names or [name for name in NAMES if name not in ONLY_BY_NAME]:
         module = import_module(f"benchmarks.{name}")
         click.echo(f"\n{module.TITLE} ({name}) ...", err=True)
         started, load = time.perf_counter(), os.getloadavg()[0]

@@ -21,6 +21,7 @@ from mlops_assets.home import Home
 from mlops_assets.incidents.store import Incident
 from mlops_assets.monitored_model.graph import AssetDeclaration, CheckDeclaration, graph
 from mlops_assets.monitored_model.jobs import period_job_name
+from mlops_assets.monitored_model.memory_failures import out_of_memory_is_an_incident
 from mlops_assets.monitored_model.outcome import Check, FilePath, Link, Markdown, Outcome, table
 from mlops_assets.monitored_model.resources import LakeResource, mlflow_resource_key
 from mlops_assets.monitored_model.spec import ModelSpec
@@ -96,7 +97,10 @@ def _asset(
             explained(),
             _workbench(context, configured, sql, uses_mlflow=declaration.uses_mlflow) as workbench,
         ):
-            outcome = _load(declaration.step)(workbench, context.partition_key)
+            with out_of_memory_is_an_incident(
+                configured, workbench.store, context.partition_key, declaration.name, context.run_id
+            ):
+                outcome = _load(declaration.step)(workbench, context.partition_key)
             stale = workbench.stale_after(outcome.partition)
             incidents = workbench.store.incidents(model=spec.name, period=context.partition_key)
         for warning in outcome.warnings:

@@ -21,7 +21,7 @@ from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.component import SPEC_RESOURCE, SpecResource
 from mlops_assets.monitored_model.dagster_internals import link_to_job, location_tags
 from mlops_assets.monitored_model.jobs import KIND_TAG, MODEL_TAG, PERIOD_KIND
-from mlops_assets.monitored_model.reconciling import order_runs, plan_b_runs, retrain_runs
+from mlops_assets.monitored_model.reconciling import close_made_periods, order_runs, plan_b_runs, retrain_runs
 from mlops_assets.monitored_model.runs import RunOutcome, run_outcome
 from mlops_assets.monitored_model.sensors import announce_failure, deliver_alerts, fail_dead_runs
 from mlops_assets.monitored_model.spec import ModelSpec
@@ -116,6 +116,7 @@ def reconcile(definitions: dg.Definitions, model: str, instance: dg.DagsterInsta
     spec = spec_of(definitions, model)
     lake, store = shared(definitions)
     fail_dead_runs(instance, store)
+    close_made_periods(spec, lake, store)
     done: list[PeriodRunResult] = []
     for planner in (order_runs, plan_b_runs, retrain_runs):
         for wanted in planner(spec, lake, store, instance).runs:

@@ -269,9 +269,7 @@ def period_runs(
     plan = Plan()
     moment = time.time() if now is None else now
     new = {arrival.period: arrival for arrival in arrived}
-    for incident in store.incidents(model=spec.name, state="open", kind="period_failed"):
-        if spec.covers(incident.period) and is_whole(spec, lake, incident.period):
-            store.close_by_itself(spec.name, incident.period, "period_failed", "the period has been made")
+    close_made_periods(spec, lake, store)
     for period in sorted({*new, *_periods(spec, lake, spec.raw_table)}):
         arrival = new.get(period)
         opens = _can_be_opened(spec, lake, period)
@@ -308,6 +306,13 @@ def period_runs(
         plan.notes.append(f"{period}: {why}")
         return plan
     return plan
+
+
+def close_made_periods(spec: ModelSpec, lake: Lake, store: Store) -> None:
+    """Close the incidents of periods that could not be made, where all partitions are there by now."""
+    for incident in store.incidents(model=spec.name, state="open", kind="period_failed"):
+        if spec.covers(incident.period) and is_whole(spec, lake, incident.period):
+            store.close_by_itself(spec.name, incident.period, "period_failed", "the period has been made")
 
 
 def _of_the_last_file(ended: Sequence[_Attempt], signature: str) -> Sequence[_Attempt]:
