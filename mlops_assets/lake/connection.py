@@ -44,6 +44,8 @@ def connect(
         con = duckdb.connect(config={"memory_limit": memory, "temp_directory": spill_folder()})
     except duckdb.ParserException as error:
         raise ValueError(f"{MEMORY_VARIABLE}={memory!r} is no amount of memory; expected e.g. '1GB'") from error
+    # Times with a zone are shown and cut into days in UTC, wherever this runs.
+    con.execute("SET GLOBAL TimeZone = 'UTC'")
     lake.attach(con)
     if read_views:
         refresh_views(con, lake)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.spec import ModelSpec
-from mlops_assets.sources.connection import create_period_macros
+from mlops_assets.sources.connection import create_period_macros, pin_timezone
 
 if TYPE_CHECKING:
     import duckdb
@@ -71,6 +71,7 @@ def bind(con: duckdb.DuckDBPyConnection, spec: ModelSpec, sql: str, period: str,
     They belong to the database of `con`; binding another period replaces them.
     """
     con.execute(f"CREATE OR REPLACE VIEW {identifier(spec.raw_table)} AS {raw_sql}")
+    pin_timezone(con, spec.source.timezone)
     create_period_macros(con, period, spec.calendar)
     body = f"(\n{sql.rstrip().rstrip(';')}\n)"
     types = {row[0]: str(row[1]) for row in con.execute(f"DESCRIBE SELECT * FROM {body}").fetchall()}

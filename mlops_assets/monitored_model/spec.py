@@ -392,6 +392,11 @@ class ModelSpec(BaseModel):
         return f"raw_{self.records}"
 
     @property
+    def rejected_table(self) -> str:
+        """The table of the rows that were set aside; see `sources.rejects`."""
+        return f"rejected_{self.records}"
+
+    @property
     def record_keys(self) -> list[str]:
         """Columns that name a record: the declared keys, or the row's number in the source."""
         return list(self.source.keys) or ["record_id"]

@@ -22,6 +22,7 @@ from mlops_assets.monitored_model.graph import inputs_of, made_from
 from mlops_assets.monitored_model.outcome import Markdown, table
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.tables import FEATURES
+from mlops_assets.sources.connection import pin_timezone
 
 if TYPE_CHECKING:
     import duckdb
@@ -76,6 +77,9 @@ class Workbench:
     plan_b_waits: bool = False
     data_dir: Path = field(default_factory=data_dir)
     addresses: Addresses = field(default_factory=Addresses.from_env)
+
+    def __post_init__(self) -> None:
+        pin_timezone(self.con, self.spec.source.timezone)
 
     @property
     def name(self) -> str:

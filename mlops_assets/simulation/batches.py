@@ -25,6 +25,7 @@ from mlops_assets.lake.store import identifier
 from mlops_assets.simulation.generative_model import FILE, GenerativeModel, SimulationError, read_generative_model
 from mlops_assets.simulation.real_table import RealTable, read_table
 from mlops_assets.simulation.sampling import ActiveDrift, Records, draw, draw_times, stream
+from mlops_assets.sources.connection import source_database
 from mlops_assets.sources.declaration import Source
 from mlops_assets.sources.location import Arriving
 
@@ -328,7 +329,7 @@ def _typed(model: SimulatedModel, content: pa.Table) -> pa.Table:
     listed = ", ".join(
         f"CAST({identifier(name)} AS {kind}) AS {identifier(name)}" for name, kind in model.source.schema.items()
     )
-    with duckdb.connect() as con:
+    with source_database(model.source.timezone) as con:
         con.register("content", content)
         try:
             typed = con.sql(f"SELECT {listed} FROM content").to_arrow_table()

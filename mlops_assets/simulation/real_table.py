@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.lake.store import identifier, quoted
 from mlops_assets.simulation.generative_model import SimulationError
+from mlops_assets.sources.connection import source_database
 from mlops_assets.sources.digests import file_sha256
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def read_table(path: Path, columns: Mapping[str, str], missing: list[str]) -> Re
         f"(SELECT CASE WHEN trim(COLUMNS(*)) NOT IN ({nulls}) THEN COLUMNS(*) END "
         f"FROM read_csv({quoted(str(path))}, header = true, all_varchar = true))"
     )
-    with duckdb.connect() as con:
+    with source_database() as con:
         try:
             names = {name.lower(): name for name, *_ in con.sql(f"DESCRIBE SELECT * FROM {scan}").fetchall()}
             _check_columns(path, names, columns)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mlops_assets.sources.connection import DEFAULT_TIMEZONE, pin_timezone
+from mlops_assets.sources.csv_options import check_csv_options, check_formats_have_columns
+from mlops_assets.sources.problems import did_you_mean
 
 Format = Literal["parquet", "csv"]
 
@@ -57,10 +59,36 @@ with warnings.catch_warnings():
             description="How many days of a period may be without any record; with more, the period is incomplete. "
             "Default: days are not counted.",
         )
+        timezone: str = Field(
+            default=DEFAULT_TIMEZONE,
+            description="The zone of the model's clock, e.g. Europe/Berlin. A time with a zone or an offset is "
+            "converted to it; one without is taken as it is.",
+        )
+        tolerance: float = Field(
+            default=0.001,
+            ge=0,
+            le=1,
+            description="Share of a period's rows that may be unreadable or hold a value that does not fit its type: "
+            "they are set aside in rejected_<records>, and with more the period is quarantined. A single row of a "
+            "hundred or more is always within it, unless it is 0.",
+        )
         csv: dict[str, Any] = Field(
             default={},
             description="Options of DuckDB's read_csv, e.g. {delim: ';', nullstr: 'NA'}; `names` for no header.",
         )
+
+        @field_validator("csv")
+        @classmethod
+        def _csv_options_work(cls, given: dict[str, Any]) -> dict[str, Any]:
+            if given:
+                check_csv_options(given)
+            return given
+
+        @field_validator("timezone")
+        @classmethod
+        def _timezone_is_known(cls, name: str) -> str:
+            _check_timezone(name)
+            return name
 
         @model_validator(mode="after")
         def _is_consistent(self) -> Self:
@@ -77,7 +105,7 @@ with warnings.catch_warnings():
             ):
                 for name in names:
                     if name not in self.schema:
-                        raise ValueError(f"{role} {name!r} is not in schema" + _did_you_mean(name, self.schema))
+                        raise ValueError(f"{role} {name!r} is not in schema" + did_you_mean(name, self.schema))
             if self.time_column and not re.match(r"(?i)timestamp|date", self.schema[self.time_column]):
                 found = self.schema[self.time_column]
                 raise ValueError(f"time_column {self.time_column!r} is declared {found}; expected DATE or TIMESTAMP")
@@ -94,8 +122,7 @@ with warnings.catch_warnings():
                     raise ValueError(f"path {self.path!r} has to lie below the data folder, or be a URL")
             if self.kind_of_file != "csv" and self.csv:
                 raise ValueError("csv options are given, but the format is parquet")
-            for option in self.csv:
-                _check_csv_option(option)
+            check_formats_have_columns(self.csv, self.schema)
             if self.query is not None:
                 _check_query(self.query)
             if self.max_missing_days is not None and not self.time_column:
@@ -133,18 +160,20 @@ def _check_type(name: str, kind: str) -> None:
         ) from error
 
 
-def _check_csv_option(name: str) -> None:
+def _check_timezone(name: str) -> None:
     import duckdb
 
+    if name == DEFAULT_TIMEZONE:
+        return
     with duckdb.connect(config={"threads": 1}) as con:
-        listed = con.sql(
-            "SELECT DISTINCT unnest(parameters) FROM duckdb_functions() WHERE function_name = 'read_csv'"
-        ).fetchall()
-    known = sorted({option for (option,) in listed} - {"col0"})
-    if name.lower() not in {*known, "names"}:
-        raise ValueError(
-            f"csv has the option {name!r}, which DuckDB's read_csv does not know{_did_you_mean(name, known)}"
-        )
+        try:
+            pin_timezone(con, name)
+        except duckdb.Error as error:
+            known = [zone for (zone,) in con.execute("SELECT name FROM pg_timezone_names()").fetchall()]
+            raise ValueError(
+                f"timezone {name!r} is not known; expected a name such as 'UTC' or 'Europe/Berlin'"
+                + did_you_mean(name, known)
+            ) from error
 
 
 def _check_query(query: str) -> None:
@@ -166,8 +195,3 @@ def _check_template(role: str, text: str) -> None:
     unknown = set(re.findall(r"\{([^}]*)\}", text)) - {"period"}
     if unknown:
         raise ValueError(f"{role} {text!r} has the placeholder {{{unknown.pop()}}}; only {{period}} is known")
-
-
-def _did_you_mean(name: str, known: Sequence[str] | dict[str, str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops_assets.lake.connection import DEFAULT_MEMORY, MEMORY_VARIABLE
 from mlops_assets.sources.casting import Cast, casts_of
-from mlops_assets.sources.connection import create_period_macros
+from mlops_assets.sources.connection import create_period_macros, source_database
 from mlops_assets.sources.declaration import Source
 from mlops_assets.sources.failures import FILE_ERRORS, is_of_the_file
-from mlops_assets.sources.opening import Scan, open_scan
+from mlops_assets.sources.opening import open_scan
 from mlops_assets.sources.problems import Problem
+from mlops_assets.sources.scan import Scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,21 +25,16 @@ def rows_digests(source: Source, path: Path, first: str, last: str, calendar: Ca
     """`Reading.rows_digest` of every period from `first` to `last` that a file of all periods has rows of, in one pass.
 
     None for a file that can't be read, or without a time in any row. What is wrong is said by the run that ingests it.
+    Rows that a run sets aside count with the value that does not fit as NULL, so that correcting it changes the digest.
     """
-    import duckdb
-
-    memory = os.environ.get(MEMORY_VARIABLE, DEFAULT_MEMORY)
-    with (
-        tempfile.TemporaryDirectory(prefix="mlops_assets_duckdb_") as spill,
-        duckdb.connect(config={"memory_limit": memory, "temp_directory": spill}) as con,
-    ):
+    with source_database(source.timezone) as con:
         create_period_macros(con, first, calendar, last)
         try:
             scan = open_scan(source, path, con)
             if isinstance(scan, Problem):
                 return None
             casts = casts_of(source, scan, con)
-            when = next(cast.value for cast in casts if cast.name == source.time_column)
+            when = next(cast.moment for cast in casts if cast.name == source.time_column)
             return digests_by_period(scan, "", casts, when, calendar, con) or None
         except FILE_ERRORS as error:
             if not is_of_the_file(error):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.store import identifier
 from mlops_assets.sources.casting import Cast
-from mlops_assets.sources.opening import Scan, other_delimiter
 from mlops_assets.sources.problems import Problem
+from mlops_assets.sources.scan import FileColumn, Scan, other_delimiter
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,15 +21,38 @@ if TYPE_CHECKING:
     from mlops_assets.lake.periods import Calendar
 
 EXAMPLES = 3
-HASHED_ROWS = 5_000_000  # above it copies are counted on a sample of the row hashes
+HASHED_ROWS = 5_000_000  # above it copies of rows are counted on a sample of the row hashes
+GROSS_COPIES = 0.03  # what an approximate count of distinct rows, which errs by 2 %, can tell from none
 
 
-def missing_days_of(
-    scan: Scan, where: str, when: str, period: str, calendar: Calendar, con: duckdb.DuckDBPyConnection
-) -> tuple[date, ...]:
-    found = {day for (day,) in con.sql(f"SELECT DISTINCT ({when})::DATE FROM {scan.sql}{where}").fetchall()}
-    first, end = calendar.start(period).date(), calendar.end(period).date()
-    return tuple(day for n in range((end - first).days) if (day := first + timedelta(days=n)) not in found)
+@dataclass(frozen=True)
+class Counts:
+    """What one pass over rows has found.
+
+    Attributes:
+        rows: number of rows.
+        outside, timeless: rows of another period, and without a time.
+        first, last: earliest and latest time.
+        misfits: number of values that don't fit, by declared column; only columns that have some.
+        odd_rows: number of rows with such a value, among the columns of which some values fit.
+    """
+
+    rows: int
+    outside: int = 0
+    timeless: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    misfits: dict[str, int] | None = None
+    odd_rows: int = 0
+
+
+def odd(casts: Sequence[Cast]) -> str | None:
+    """SQL that is true for a row with a value that does not fit, None when every value fits.
+
+    A column of another type is no matter of single rows.
+    """
+    conditions = [f"({cast.misfit})" for cast in casts if cast.misfit and not cast.hopeless]
+    return " OR ".join(conditions) or None
 
 
 def look(
@@ -38,50 +62,65 @@ def look(
     when: str | None,
     inside: str | None,
     con: duckdb.DuckDBPyConnection,
-) -> dict[str, Any]:
+) -> Counts:
     """Row count, times and the number of misfits of every column, in one pass."""
     wanted = {"rows": "count(*)"}
     if when:
         wanted |= {
             "outside": f"count(*) FILTER (NOT ({inside}))",
             "timeless": f"count(*) FILTER (({when}) IS NULL)",
-            "first": f"min({when}::TIMESTAMP)",
-            "last": f"max({when}::TIMESTAMP)",
+            "first": f"min({when})",
+            "last": f"max({when})",
         }
-    wanted |= {f"misfit {n}": f"count(*) FILTER ({cast.misfit})" for n, cast in enumerate(casts) if cast.misfit}
+    wanted |= {f"misfit {cast.name}": f"count(*) FILTER ({cast.misfit})" for cast in casts if cast.misfit}
     if list(wanted) == ["rows"] and scan.rows is not None and not where:
-        return {"rows": scan.rows}
+        return Counts(scan.rows)
     columns = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in wanted.items())
-    found = con.sql(f"SELECT {columns} FROM {scan.sql}{where}").fetchall()[0]
-    return dict(zip(wanted, found, strict=True))
+    values = con.sql(f"SELECT {columns} FROM {scan.sql}{where}").fetchall()[0]
+    found = dict(zip(wanted, values, strict=True))
+    misfits = {cast.name: int(n) for cast in casts if (n := found.pop(f"misfit {cast.name}", 0))}
+    odd_rows = 0
+    if any(cast.name in misfits and not cast.hopeless for cast in casts):
+        condition = odd([cast for cast in casts if cast.name in misfits])
+        odd_rows = con.sql(f"SELECT count(*) FROM {scan.sql}{also(where, condition)}").fetchall()[0][0]
+    return Counts(**found, misfits=misfits, odd_rows=int(odd_rows))
+
+
+def also(where: str, condition: str | None) -> str:
+    """A WHERE clause, narrowed by a further condition."""
+    if condition is None:
+        return where
+    return f"{where} AND ({condition})" if where else f" WHERE ({condition})"
 
 
 def misfits_of(
     scan: Scan,
     where: str,
     casts: Sequence[Cast],
-    facts: dict[str, Any],
+    counts: Counts,
     con: duckdb.DuckDBPyConnection,
+    *,
+    set_aside: bool,
 ) -> list[Problem]:
+    """A problem for each column with values that don't fit; `set_aside` says whether their rows were."""
     problems = []
-    for n, cast in enumerate(casts):
-        rows = facts.get(f"misfit {n}")
-        if not rows:
+    for cast in casts:
+        rows = (counts.misfits or {}).get(cast.name)
+        if not rows or cast.column is None:
             continue
-        condition = f"{where} AND ({cast.misfit})" if where else f" WHERE {cast.misfit}"
-        raw = identifier(cast.source_name or "")
-        examples = con.sql(f"SELECT DISTINCT {raw}::VARCHAR FROM {scan.sql}{condition} LIMIT {EXAMPLES}").fetchall()
-        shown = tuple(str(value)[:80] for (value,) in examples)
-        all_wrong = cast.value.startswith("NULL::")
+        raw = cast.column.sql
+        query = f"SELECT DISTINCT {raw}::VARCHAR FROM {scan.sql}{also(where, cast.misfit)} LIMIT {EXAMPLES}"
+        shown = tuple(str(value)[:80] for (value,) in con.sql(query).fetchall())
         problems.append(
             Problem(
-                "wrong_type" if all_wrong else "wrong_value",
+                "wrong_type" if cast.hopeless else "wrong_value",
                 cast.name,
-                f"{cast.source_kind} values" if all_wrong else f"values like {', '.join(map(repr, shown))}",
+                f"{cast.column.kind} values" if cast.hopeless else f"values like {', '.join(map(repr, shown))}",
                 f"values that fit {cast.kind}",
-                int(rows),
+                rows,
                 shown,
                 f"Correct the source, or declare {cast.name} as a type that holds these values.",
+                set_aside=set_aside and not cast.hopeless,
             )
         )
     return problems
@@ -92,44 +131,76 @@ def copies_of(
 ) -> tuple[int, int]:
     """How many rows repeat an earlier row, and how many repeat an earlier key.
 
-    Rows are compared by 64-bit hashes, 8 bytes a row instead of the row. Copies share their hash, so rows
-    whose hash falls into every n-th residue class hold 1/n of all copies: that bounds the memory.
+    Rows are compared by 64-bit hashes. Up to `HASHED_ROWS` they are sorted, 8 bytes a row. Of more, DuckDB counts the
+    distinct keys, spilling to disk; copies of whole rows, which are counted for a warning, are estimated from those
+    whose hash falls into every n-th residue class, unless they are so many that an approximate count shows them.
     """
-    import numpy as np
-
     if rows < 2:
         return 0, 0
-    every = -(-rows // HASHED_ROWS)
-    columns = ", ".join(identifier(name) for name in scan.types)
-    hashes = {"row": f"hash({columns})"} | ({"key": f"hash({', '.join(keys)})"} if keys else {})
-    counted = []
-    for sql in hashes.values():
-        sampled = f" WHERE h % {every} = 0" if every > 1 else ""
-        query = f"SELECT h FROM (SELECT {sql} AS h FROM {scan.sql}{where}){sampled}"
-        found: list[np.ndarray] = [batch.column(0).to_numpy() for batch in query_batches(con, query)]
-        ordered = np.sort(np.concatenate(found)) if found else np.empty(0, np.uint64)
-        counted.append(int((ordered[1:] == ordered[:-1]).sum()) * every)
-    return counted[0], counted[1] if keys else 0
+    row = f"hash({', '.join(column.sql for column in scan.columns)})"
+    key = f"hash({', '.join(keys)})" if keys else None
+    if rows <= HASHED_ROWS:
+        return _repeated(scan, where, row, con), _repeated(scan, where, key, con) if key else 0
+    ((distinct,),) = con.sql(f"SELECT approx_count_distinct({row}) FROM {scan.sql}{where}").fetchall()
+    if rows - distinct > GROSS_COPIES * rows:
+        copies = rows - _distinct(scan, where, row, con)
+    else:
+        copies = _repeated(scan, where, row, con, every=-(-rows // HASHED_ROWS))
+    return copies, rows - _distinct(scan, where, key, con) if key else 0
 
 
-def missing_column(name: str, kind: str, extra: Sequence[str], found: dict[str, str]) -> Problem:
-    close = difflib.get_close_matches(name.lower(), [other.lower() for other in extra], 1, 0.6)
+def _distinct(scan: Scan, where: str, hashed: str, con: duckdb.DuckDBPyConnection) -> int:
+    return int(con.sql(f"SELECT count(DISTINCT {hashed}) FROM {scan.sql}{where}").fetchall()[0][0])
+
+
+def _repeated(scan: Scan, where: str, hashed: str, con: duckdb.DuckDBPyConnection, every: int = 1) -> int:
+    import numpy as np
+
+    sampled = f" WHERE h % {every} = 0" if every > 1 else ""
+    query = f"SELECT h FROM (SELECT {hashed} AS h FROM {scan.sql}{where}){sampled}"
+    found: list[np.ndarray] = [batch.column(0).to_numpy() for batch in query_batches(con, query)]
+    ordered = np.sort(np.concatenate(found)) if found else np.empty(0, np.uint64)
+    return int((ordered[1:] == ordered[:-1]).sum()) * every
+
+
+def missing_days_of(
+    scan: Scan, where: str, when: str, period: str, calendar: Calendar, con: duckdb.DuckDBPyConnection
+) -> tuple[date, ...]:
+    """The days of the period that no row has."""
+    found = {day for (day,) in con.sql(f"SELECT DISTINCT ({when})::DATE FROM {scan.sql}{where}").fetchall()}
+    first, end = calendar.start(period).date(), calendar.end(period).date()
+    return tuple(day for n in range((end - first).days) if (day := first + timedelta(days=n)) not in found)
+
+
+def absent_column(cast: Cast, extra: Sequence[FileColumn], scan: Scan) -> Problem:
+    """The problem of a declared column that the file does not have, or has more than once."""
+    if cast.ambiguous:
+        return Problem(
+            "ambiguous_column",
+            cast.name,
+            f"several columns that it could be: {', '.join(map(repr, cast.ambiguous))}",
+            f"one column {cast.name!r}",
+            fix="Rename one of them in the file, or declare the column as the file spells it.",
+        )
+    close = difflib.get_close_matches(cast.name.lower(), [other.name.lower() for other in extra], 1, 0.6)
     if close:
-        renamed = next(other for other in extra if other.lower() == close[0])
+        renamed = next(other for other in extra if other.name.lower() == close[0])
         return Problem(
             "missing_column",
-            name,
-            f"no such column, but an undeclared {renamed!r} of type {found[renamed]}",
-            kind,
-            fix=f"Probably renamed: rename it in the file, or declare {renamed!r}.",
+            cast.name,
+            f"no such column, but an undeclared {renamed.name!r} of type {renamed.kind}",
+            cast.kind,
+            fix=f"Probably renamed: rename it in the file, or declare {renamed.name!r}.",
         )
-    separated = other_delimiter(found)
+    separated = other_delimiter(scan.columns)
     if separated:
-        return Problem("missing_column", name, f"one single column {next(iter(found))[:60]!r}", kind, fix=separated)
+        found = f"one single column {scan.columns[0].name[:60]!r}"
+        return Problem("missing_column", cast.name, found, cast.kind, fix=separated)
+    names = [column.name for column in scan.columns]
     return Problem(
         "missing_column",
-        name,
-        "no such column; the file has " + ", ".join(list(found)[:30]) + (", …" if len(found) > 30 else ""),
-        kind,
+        cast.name,
+        "no such column; the file has " + ", ".join(names[:30]) + (", …" if len(names) > 30 else ""),
+        cast.kind,
         fix="Ask the publisher for the column, or remove it from the schema and the features.",
     )

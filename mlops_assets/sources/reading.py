@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.store import ROW_GROUP_ROWS, identifier
-from mlops_assets.sources.casting import casts_of
-from mlops_assets.sources.connection import create_period_macros
+from mlops_assets.sources.casting import Cast, casts_of
+from mlops_assets.sources.connection import create_period_macros, pin_timezone
 from mlops_assets.sources.declaration import RECORD_ID, Source
 from mlops_assets.sources.digests import digest, digests_by_period, file_sha256
 from mlops_assets.sources.failures import FILE_ERRORS, UnreadableSource, is_of_the_file
-from mlops_assets.sources.inspection import copies_of, look, misfits_of, missing_column, missing_days_of
+from mlops_assets.sources.inspection import (
+    EXAMPLES,
+    Counts,
+    absent_column,
+    also,
+    copies_of,
+    look,
+    misfits_of,
+    missing_days_of,
+    odd,
+)
 from mlops_assets.sources.location import Located
-from mlops_assets.sources.opening import Scan, open_scan, unreadable
-from mlops_assets.sources.problems import Problem
+from mlops_assets.sources.opening import open_scan
+from mlops_assets.sources.problems import Problem, tolerated_rows, unreadable
+from mlops_assets.sources.rejects import SHOWN, none_rejected, rejected_rows
+from mlops_assets.sources.scan import Scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,7 +63,7 @@ class Reading:
 
     Attributes:
         reader: `record_id` (BIGINT, the row's number in the source from 0) and the declared columns, in their
-            order and types. A missing column is all NULL; NaN is NULL.
+            order and types. A missing column is all NULL; NaN is NULL. Rows that were set aside are not in it.
         rows: number of rows in `reader`.
         sha256, bytes: of the file.
         variant: which schema the source really has, as a short name; sources of the same schema share it.
@@ -64,6 +75,8 @@ class Reading:
             period's own file, where nothing in it needs to say which period it is (no time column, or one that
             `query` computes): digest of its rows without their time.
         missing_days: days of the period without any row, where the source declares how many there may be.
+        rejected: what could not be read, as `rejects.REJECTED`; of a file of all periods with the rows of no period.
+        rejected_rows: number of rows that were set aside; 0 when they are too many, and the period is quarantined.
     """
 
     reader: pa.RecordBatchReader
@@ -77,6 +90,8 @@ class Reading:
     duplicates: int = 0
     rows_digest: str | None = None
     missing_days: tuple[date, ...] = ()
+    rejected: pa.Table = field(default_factory=none_rejected)
+    rejected_rows: int = 0
 
 
 def read(source: Source, located: Located, period: str, calendar: Calendar, con: duckdb.DuckDBPyConnection) -> Reading:
@@ -84,9 +99,9 @@ def read(source: Source, located: Located, period: str, calendar: Calendar, con:
 
     The file is looked through first (types, values that don't fit, times, copies), then streamed: memory
     stays bounded whatever its size. An unreadable file is a `Reading` with a problem and no rows; one whose damage
-    shows in the middle of the stream raises UnreadableSource there.
+    shows in the middle of the stream raises UnreadableSource there. The zone of `con` is set to the source's.
     """
-    con = con.cursor()  # the stream stays open, and `con` free
+    con = pin_timezone(con, source.timezone).cursor()  # the stream stays open, and `con` free
     create_period_macros(con, period, calendar)
     size, sha256 = located.path.stat().st_size, file_sha256(located.path)
     try:
@@ -97,13 +112,24 @@ def read(source: Source, located: Located, period: str, calendar: Calendar, con:
     except FILE_ERRORS as error:
         if not is_of_the_file(error):
             raise
-        return _no_rows(source, sha256, size, unreadable(source, located.path, error))
+        return _no_rows(source, sha256, size, unreadable(source.kind_of_file, located.path, error))
 
 
 def read_nothing(source: Source, located: Located, error: Exception) -> Reading:
     """The `Reading` of a file that turned out to be unreadable."""
     path = located.path
-    return _no_rows(source, file_sha256(path), path.stat().st_size, unreadable(source, path, error))
+    return _no_rows(source, file_sha256(path), path.stat().st_size, unreadable(source.kind_of_file, path, error))
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """The rows of a period, apart from those that were set aside: a WHERE clause, what is in them, and the rest."""
+
+    where: str
+    counts: Counts
+    problems: list[Problem]
+    rejected: pa.Table
+    rejected_rows: int
 
 
 def _read_open(
@@ -117,26 +143,26 @@ def _read_open(
 ) -> Reading:
     casts = casts_of(source, scan, con)
     by_name = {cast.name: cast for cast in casts}
-    when = by_name[source.time_column].value if source.time_column else None
+    time = by_name[source.time_column] if source.time_column else None
+    when = time.moment if time else None
     start, end = (f"TIMESTAMP '{moment:%Y-%m-%d}'" for moment in (calendar.start(period), calendar.end(period)))
-    inside = f"{when}::TIMESTAMP >= {start} AND {when}::TIMESTAMP < {end}" if when else None
+    inside = f"{when} >= {start} AND {when} < {end}" if when else None
     # A file of all periods gives the period's rows; a period's file gives all its rows, and says what is odd.
-    where = "" if source.per_period else f" WHERE {inside}"
+    of_period = "" if source.per_period else f" WHERE {inside}"
 
-    extra = tuple(name for name in scan.types if name not in {cast.source_name for cast in casts})
-    problems = [missing_column(cast.name, cast.kind, extra, scan.types) for cast in casts if cast.source_name is None]
-    facts = look(scan, where, casts, when, inside, con)
-    if when and not source.per_period:
-        # Rows whose time is missing or can't be read are in no period's rows. Nobody knows where they belong, so every
-        # period that is made from the file may lack them, and every one says so.
-        times = [cast if cast.name == source.time_column else replace(cast, misfit=None) for cast in casts]
-        whole = look(scan, "", times, when, inside, con)
-        problems += misfits_of(scan, "", times, whole, con)
-    else:
-        whole = facts
-    problems += misfits_of(scan, where, casts, facts, con)
-    known_keys = [by_name[key].value for key in source.keys if by_name[key].source_name]
-    duplicates, repeated_keys = copies_of(scan, where, known_keys, int(facts["rows"]), con)
+    used = {cast.column for cast in casts}
+    extra = [column for column in scan.columns if column not in used]
+    problems = [absent_column(cast, extra, scan) for cast in casts if cast.column is None]
+    whole = Counts(0)
+    lost: list[Problem] = []
+    nowhere = none_rejected()
+    if time and not source.per_period:
+        whole, lost, nowhere = _of_no_period(source, scan, time, inside, con)
+    found = _sorted(source, scan, of_period, casts, when, inside, con)
+    problems += lost + found.problems
+    counts = found.counts
+    known_keys = [cast.value for key in source.keys if (cast := by_name[key]).column]
+    duplicates, repeated_keys = copies_of(scan, found.where, known_keys, counts.rows, con)
     if repeated_keys and len(known_keys) == len(source.keys):
         problems.append(
             Problem(
@@ -149,38 +175,34 @@ def _read_open(
             )
         )
     outside = None
-    if when and by_name[source.time_column or ""].source_name:
-        outside = Outside(
-            int(whole["outside"]) if source.per_period else 0,
-            int(whole["timeless"]),
-            whole["first"],
-            whole["last"],
-            int(whole["rows"]),
-        )
-    columns = ", ".join(f"{cast.value} AS {identifier(cast.name)}" for cast in casts)
+    if time and time.column:
+        of = counts if source.per_period else whole
+        outside = Outside(of.outside if source.per_period else 0, of.timeless, of.first, of.last, of.rows)
     if not source.per_period:
-        rows_digest = digests_by_period(scan, where, casts, when or "", calendar, con).get(period)
+        rows_digest = digests_by_period(scan, of_period, casts, when or "", calendar, con).get(period)
     elif source.query or not source.time_column:
-        rows_digest = digest([cast for cast in casts if cast.name != source.time_column], scan, con)
+        rows_digest = digest([cast for cast in casts if cast is not time], scan, con)
     else:
         rows_digest = None
-    missing_days = (
-        missing_days_of(scan, where, when or "", period, calendar, con) if _counts_days(source, facts) else ()
-    )
+    missing_days: tuple[date, ...] = ()
+    if source.max_missing_days is not None and counts.rows:
+        missing_days = missing_days_of(scan, found.where, when or "", period, calendar, con)
+    columns = ", ".join(f"{cast.value} AS {identifier(cast.name)}" for cast in casts)
+    rows = f"SELECT __row::BIGINT AS {RECORD_ID}, {columns} FROM {scan.sql}{found.where}"
     return Reading(
-        reader=_guarded(
-            query_batches(con, f"SELECT __row::BIGINT AS {RECORD_ID}, {columns} FROM {scan.sql}{where}", ROW_GROUP_ROWS)
-        ),
-        rows=int(facts["rows"]),
+        reader=_guarded(query_batches(con, rows, ROW_GROUP_ROWS)),
+        rows=counts.rows,
         sha256=sha256,
         bytes=size,
-        variant=_variant(scan.types),
-        extra=extra,
+        variant=scan.variant,
+        extra=tuple(column.name for column in extra),
         problems=tuple(problems),
         outside=outside,
         duplicates=duplicates,
         rows_digest=rows_digest,
         missing_days=missing_days,
+        rejected=pa.concat_tables([nowhere, found.rejected]),
+        rejected_rows=found.rejected_rows + sum(problem.rows or 0 for problem in lost if problem.set_aside),
     )
 
 
@@ -198,8 +220,64 @@ def _guarded(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
 
-def _counts_days(source: Source, facts: dict[str, Any]) -> bool:
-    return source.max_missing_days is not None and bool(facts["rows"])
+def _sorted(
+    source: Source,
+    scan: Scan,
+    where: str,
+    casts: list[Cast],
+    when: str | None,
+    inside: str | None,
+    con: duckdb.DuckDBPyConnection,
+) -> _Sorted:
+    """The rows to use and those to set aside: all rows with a value that does not fit, when they are few enough."""
+    counts = look(scan, where, casts, when, inside, con)
+    # The lines of a file of all periods that are no rows are none of the period's; `_of_no_period` counts them.
+    lines = scan.bad_rows if source.per_period else 0
+    odd_rows = counts.odd_rows + lines
+    set_aside = odd_rows <= tolerated_rows(source.tolerance, counts.rows + lines)
+    problems = _line_problems(scan, set_aside) if lines else []
+    problems += misfits_of(scan, where, casts, counts, con, set_aside=set_aside)
+    if not odd_rows:
+        return _Sorted(where, counts, problems, none_rejected(), 0)
+    shown = scan if lines else Scan(scan.sql, scan.columns, scan.rows)
+    rejected = rejected_rows(shown, where, casts, con, limit=None if set_aside else SHOWN)
+    if not set_aside:
+        return _Sorted(where, counts, problems, rejected, 0)
+    kept = also(where, f"NOT ({odd(casts)})") if counts.odd_rows else where
+    return _Sorted(kept, look(scan, kept, casts, when, inside, con), problems, rejected, odd_rows)
+
+
+def _of_no_period(
+    source: Source, scan: Scan, time: Cast, inside: str | None, con: duckdb.DuckDBPyConnection
+) -> tuple[Counts, list[Problem], pa.Table]:
+    """The rows of a file of all periods whose time can't be read, and its lines that are no rows.
+
+    Nobody knows where they belong, so every period that is made from the file may lack them, and every one says so.
+    """
+    whole = look(scan, "", [time], time.moment, inside, con)
+    lost = whole.odd_rows + scan.bad_rows
+    set_aside = lost <= tolerated_rows(source.tolerance, whole.rows + scan.bad_rows)
+    problems = _line_problems(scan, set_aside) if scan.bad_rows else []
+    problems += misfits_of(scan, "", [time], whole, con, set_aside=set_aside)
+    rejected = rejected_rows(scan, "", [time], con, limit=None if set_aside else SHOWN) if lost else none_rejected()
+    return whole, problems, rejected
+
+
+def _line_problems(scan: Scan, set_aside: bool) -> list[Problem]:
+    examples = tuple(bad.text[:80] for bad in scan.bad_lines[:EXAMPLES])
+    said = "; ".join(f"line {bad.line}: {bad.reason[:120]}" for bad in scan.bad_lines[:EXAMPLES])
+    return [
+        Problem(
+            "unreadable_line",
+            None,
+            f"lines that are no rows of the file ({said})",
+            "rows with as many values as the header has names",
+            scan.bad_rows,
+            examples,
+            "Correct the lines in the file.",
+            set_aside=set_aside,
+        )
+    ]
 
 
 def _no_rows(source: Source, sha256: str, size: int, problem: Problem) -> Reading:
@@ -207,10 +285,6 @@ def _no_rows(source: Source, sha256: str, size: int, problem: Problem) -> Readin
 
     columns = ", ".join(f"NULL::{kind} AS {identifier(name)}" for name, kind in source.schema.items())
     with duckdb.connect() as con:
+        pin_timezone(con, source.timezone)
         empty = con.sql(f"SELECT NULL::BIGINT AS {RECORD_ID}, {columns} LIMIT 0").to_arrow_table()
     return Reading(empty.to_reader(), 0, sha256, size, variant="unreadable", problems=(problem,))
-
-
-def _variant(types: dict[str, str]) -> str:
-    spelled = ", ".join(f"{name} {kind}" for name, kind in types.items())
-    return f"{len(types)} columns, {hashlib.blake2b(spelled.encode(), digest_size=4).hexdigest()}"

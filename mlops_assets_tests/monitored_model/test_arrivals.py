@@ -105,8 +105,8 @@ def test_a_handful_of_unreadable_times_warns(bench: Workbench, file: Path) -> No
     assert (schema.passed, schema.severity) == (False, "WARN")
     assert "15/01/2021" in schema.description
     assert bench.partition("raw_rides", "2021-02").facts["quality_failure"] is None
-    file.write_bytes(csv({"2021-01": 1500, "2021-02": 600}, BAD_DATE, "2021-02-01,ten,1,1,2"))
-    assert made(bench, "2021-02")["source_schema"].severity == "ERROR", "nothing else is tolerated beside them"
+    file.write_bytes(csv({"2021-01": 1500, "2021-02": 600}, *[BAD_DATE] * 3))
+    assert made(bench, "2021-02")["source_schema"].severity == "ERROR", "3 of 2,103 are more than the tolerance"
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_a_bad_cell_hides_no_new_month(bench: Workbench, file: Path, line: str) 
     "content",
     [
         b"",
-        csv({"2021-01": 50, "2021-02": 50}, "2021-02-01,1,1,1,2,too,many"),
+        csv({"2021-01": 50, "2021-02": 50}, *["2021-02-01,1,1,1,2,too,many"] * 2),
         csv({"2021-01": 50, "2021-02": 50}).replace(b"started_at", b"began_at"),
-        csv({"2021-01": 50, "2021-02": 50}, "2021-02-01,1,Café,1,2").decode().encode("latin-1"),
+        csv({"2021-01": 50, "2021-02": 50}, *["2021-02-01,1,Café,1,2"] * 2).decode().encode("latin-1"),
     ],
 )
 def test_an_unreadable_file_is_said_by_one_run_and_its_repair_is_noticed(

@@ -13,6 +13,7 @@ from mlops_assets.lake.store import DamagedPartition
 from mlops_assets.monitored_model.features_sql import raw_columns_sql
 from mlops_assets.monitored_model.findings import data_judged
 from mlops_assets.monitored_model.outcome import Check, Outcome, quality_failure, table
+from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets.sources.declaration import Source
 from mlops_assets.sources.failures import UnreadableSource
@@ -50,7 +51,7 @@ def _ingested(bench: Workbench, period: str, located: Located, reading: Reading)
     """Judge what was read and write it. Raises UnreadableSource, with nothing written, for damage within its rows."""
     spec = bench.spec
     changed = _changed_in_place(bench, period, located, reading)
-    schema = _source_schema(reading, spec.source, changed)
+    schema = _source_schema(reading, spec, changed)
     in_period = _in_period(reading, spec.source, period)
     copied_from = _same_rows_elsewhere(bench, period, reading)
     if any(problem.code == "unreadable" for problem in reading.problems):
@@ -73,6 +74,7 @@ def _ingested(bench: Workbench, period: str, located: Located, reading: Reading)
     if not spec.source.per_period and reading.outside is not None:
         facts["rows_of_no_period"] = reading.outside.unknown
     partition = bench.write(spec.raw_table, period, reading.reader, reason=failure if unreadable else None, facts=facts)
+    bench.lake.write(spec.name, spec.rejected_table, period, reading.rejected)
     if failure is not None:
         # That all is well is for the features to say, which look at the rows too.
         data_judged(bench, period, failure)
@@ -82,6 +84,7 @@ def _ingested(bench: Workbench, period: str, located: Located, reading: Reading)
         "source_bytes": reading.bytes,
         "schema_variant": reading.variant,
         **({"undeclared_columns": ", ".join(reading.extra)} if reading.extra else {}),
+        **({"rows_set_aside": reading.rejected_rows} if reading.rejected_rows else {}),
         **({"quarantined": failure} if failure else {}),
         "preview": bench.preview(partition),
     }
@@ -126,7 +129,7 @@ def _changed_in_place(bench: Workbench, period: str, located: Located, reading: 
     return before.get(CHANGED) if before["sha256"] == reading.sha256 else before["sha256"]
 
 
-def _source_schema(reading: Reading, source: Source, changed_from: str | None) -> Check:
+def _source_schema(reading: Reading, spec: ModelSpec, changed_from: str | None) -> Check:
     if not reading.problems and changed_from is not None:
         text = (
             f"The file has changed without being newer: when it was ingested before, its SHA-256 was {changed_from}, "
@@ -154,25 +157,25 @@ def _source_schema(reading: Reading, source: Source, changed_from: str | None) -
         }
         for problem in reading.problems
     ]
+    text = " ".join(str(problem) for problem in reading.problems)
+    set_aside = all(problem.set_aside for problem in reading.problems)
+    if set_aside:
+        text = (
+            f"{reading.rejected_rows:,} rows were set aside (source.tolerance is {spec.source.tolerance:g}); "
+            f"{spec.name}.{spec.rejected_table} holds them. {text}"
+        )
     return Check(
         "source_schema",
         False,
-        " ".join(str(problem) for problem in reading.problems),
-        "WARN" if _is_tolerated(reading, source) else "ERROR",
-        metadata={"problems": table(rows), "variant": reading.variant},
+        text,
+        "WARN" if set_aside else "ERROR",
+        metadata={
+            "problems": table(rows),
+            "variant": reading.variant,
+            "rows_set_aside": reading.rejected_rows,
+            "tolerance": spec.source.tolerance,
+        },
     )
-
-
-def _is_tolerated(reading: Reading, source: Source) -> bool:
-    """Whether all that is wrong is a handful of unreadable times in a file of all periods.
-
-    They are told by every period that is made from it, because nobody knows which one lacks the rows. A handful must
-    not withhold them all; more than that does, as in a period's own file.
-    """
-    if source.per_period or reading.outside is None:
-        return False
-    times = [(problem.code, problem.column) for problem in reading.problems] == [("wrong_value", source.time_column)]
-    return times and (reading.problems[0].rows or 0) <= OUTSIDE_TOLERATED * reading.outside.file_rows
 
 
 def _in_period(reading: Reading, source: Source, period: str) -> Check:

@@ -1,0 +1,188 @@
+"""Opening a CSV file: every cell as text, in a table with the rows' numbers, and the lines that are no rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mlops_assets.lake.store import identifier
+from mlops_assets.sources.csv_options import csv_options, literal
+from mlops_assets.sources.declaration import Source
+from mlops_assets.sources.failures import is_of_the_file
+from mlops_assets.sources.problems import Problem, tolerated_rows, unreadable
+from mlops_assets.sources.scan import BadLine, FileColumn, Scan
+
+if TYPE_CHECKING:
+    import duckdb
+
+SHOWN_CHARACTERS = 1_000
+_ONE_CHARACTER = "\x1f"  # stands for a delimiter of several characters, which Python's reader does not know
+
+
+def open_csv(source: Source, path: Path, literal_path: str, con: duckdb.DuckDBPyConnection) -> Scan | Problem:
+    """The rows of a CSV file as a temporary table of `con`.
+
+    Lines that can't be read are left out and listed, as long as they are within the source's tolerance.
+
+    Raises duckdb.Error when DuckDB can't read the file at all.
+    """
+    import duckdb
+
+    options, names = _reader_options(source, path)
+    if not names:
+        return Problem(
+            "unreadable",
+            None,
+            f"{path.name}: no line with column names",
+            "a CSV file with a header line",
+            fix="Fetch the file again, or set csv: {skip: …} to the number of lines before the header.",
+        )
+    table = identifier(f"lines of {uuid.uuid4().hex}")
+    columns = tuple(
+        FileColumn(name or alias, alias, "VARCHAR") for name, alias in zip(names, options["columns"], strict=True)
+    )
+    try:
+        return Scan(table, columns, _create_table(table, literal_path, options, con))
+    except duckdb.Error as error:
+        if not is_of_the_file(error) or not source.tolerance:
+            raise
+        return _without_bad_lines(source, path, literal_path, Scan(table, columns, None), options, error, con)
+
+
+def _create_table(name: str, literal_path: str, options: dict[str, Any], con: duckdb.DuckDBPyConnection) -> int:
+    # As a table, because DuckDB would push a TRY_CAST into read_csv, where it raises; beyond the memory limit it
+    # spills to disk.
+    spelled = ", ".join(f"{option} = {literal(value)}" for option, value in options.items())
+    made = con.execute(
+        f"CREATE TEMP TABLE {name} AS SELECT *, row_number() OVER () - 1 AS __row "
+        f"FROM read_csv({literal_path}, {spelled})"
+    )
+    return int(made.fetchall()[0][0])
+
+
+def _reader_options(source: Source, path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What read_csv gets, and the names of the columns as the file or the declaration spells them."""
+    # RFC 4180 unless said otherwise, and nothing is guessed: DuckDB's sniffer takes half a second for 200 columns,
+    # again for every query, and steps over the lines at the top that don't fit its guess.
+    given = csv_options(source.csv)
+    names = given.names
+    delimiter = "\t" if ".tsv" in source.path.lower() else ","
+    options = {"header": names is None, "delim": delimiter, "quote": '"', "escape": '"', "skip": 0, **given.reader}
+    if names is None:
+        names, options["skip"] = _header(path, options)
+    columns = dict.fromkeys(_distinct(names), "VARCHAR")
+    return options | {"auto_detect": False, "columns": columns, "hive_partitioning": False}, names
+
+
+@contextmanager
+def _text(path: Path, options: dict[str, Any]) -> Iterator[io.TextIOWrapper]:
+    compression = options.get("compression", "auto")
+    known = {"auto": "detect", "none": None}.get(compression, compression)
+    encoding = str(options.get("encoding", "utf-8"))
+    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else encoding
+    with (
+        pa.input_stream(str(path), compression=known) as content,
+        io.TextIOWrapper(content, encoding=encoding, errors="replace", newline="") as text,
+    ):
+        yield text
+
+
+def _header(path: Path, options: dict[str, Any]) -> tuple[list[str], int]:
+    """The names in the first record, and the number of lines before it. No names for a file without a record."""
+    comment, delimiter, quote = options.get("comment") or None, str(options["delim"]), str(options["quote"])
+    escape = str(options["escape"])
+    with _text(path, options) as text:
+        before = 0
+        for line in text:
+            skipped = before < int(options["skip"]) or not line.strip("\r\n") or (comment and line.startswith(comment))
+            if not skipped:
+                break
+            before += 1
+        else:
+            return [], before
+        lines: Iterator[str] = itertools.chain([line], text)
+        if len(delimiter) > 1:
+            lines = (line.replace(delimiter, _ONE_CHARACTER) for line in lines)
+        reader = csv.reader(
+            lines,
+            delimiter=delimiter if len(delimiter) == 1 else _ONE_CHARACTER,
+            quotechar=quote or None,
+            quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            doublequote=escape in ("", quote),
+            escapechar=escape if escape not in ("", quote) else None,
+        )
+        try:
+            cells = next(reader)
+        except csv.Error:
+            return [], before
+    return [cell.replace(_ONE_CHARACTER, delimiter).strip() for cell in cells] or [""], before
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    seen: set[str] = set()
+    distinct = []
+    for n, given in enumerate(names):
+        name = given or f"column{n}"
+        while name.lower() in seen:
+            name += "_"
+        seen.add(name.lower())
+        distinct.append(name)
+    return distinct
+
+
+def _without_bad_lines(
+    source: Source,
+    path: Path,
+    literal_path: str,
+    scan: Scan,
+    options: dict[str, Any],
+    error: duckdb.Error,
+    con: duckdb.DuckDBPyConnection,
+) -> Scan | Problem:
+    import duckdb
+
+    suffix = uuid.uuid4().hex
+    rejects, scans = f"rejects_{suffix}", f"scans_{suffix}"
+    lenient = options | {"store_rejects": True, "rejects_table": rejects, "rejects_scan": scans}
+    try:
+        rows = _create_table(scan.sql, literal_path, lenient, con)
+    except duckdb.Error as again:
+        if not is_of_the_file(again):
+            raise
+        raise error from again
+    found = con.execute(
+        f"SELECT line::BIGINT, arg_min(csv_line, column_idx), arg_min(error_message, column_idx) FROM {rejects} "
+        "GROUP BY line ORDER BY line"
+    ).fetchall()
+    for table in (rejects, scans):
+        con.execute(f"DROP TABLE {table}")
+    bad = max(len(found), _lost_lines(path, options, scan, rows, con))
+    if bad > tolerated_rows(source.tolerance, rows + bad):
+        con.execute(f"DROP TABLE {scan.sql}")
+        return unreadable("csv", path, error)
+    lines = tuple(
+        BadLine(line, str(text or "")[:SHOWN_CHARACTERS], " ".join(str(reason).split())) for line, text, reason in found
+    )
+    return Scan(scan.sql, scan.columns, rows, lines, bad)
+
+
+def _lost_lines(path: Path, options: dict[str, Any], scan: Scan, rows: int, con: duckdb.DuckDBPyConnection) -> int:
+    """How many lines of the file are in none of the rows.
+
+    A quote that is never closed makes one single error of all lines after it, so errors alone say too little.
+    """
+    with _text(path, options) as text:
+        lines = sum(1 for line in itertools.islice(text, int(options["skip"]), None) if line.strip("\r\n"))
+    breaks = " + ".join(
+        f"coalesce(length({column.sql}) - length(replace({column.sql}, chr(10), '')), 0)" for column in scan.columns
+    )
+    ((within,),) = con.execute(f"SELECT coalesce(sum({breaks}), 0) FROM {scan.sql}").fetchall()
+    return lines - int(bool(options["header"])) - rows - int(within)
