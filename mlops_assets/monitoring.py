@@ -17,6 +17,8 @@ from mlops_assets.incidents.store import Store
 from mlops_assets.lake import connection
 from mlops_assets.lake.store import Lake, Partition
 from mlops_assets.lake.verification import last_verification
+from mlops_assets.monitored_model.decision_log import catch_up
+from mlops_assets.monitored_model.served_by import ServedBy, served_by
 from mlops_assets.redaction import redact
 
 if TYPE_CHECKING:
@@ -32,11 +34,13 @@ _SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("decision", pa.string()),
         ("champion_version", pa.string()),
+        ("served_version", pa.string()),
         ("rows", pa.int64()),
         ("served_rows", pa.int64()),
         ("served_source", pa.string()),
         ("metric", pa.string()),
         ("metric_value", pa.float64()),
+        ("champion_metric_value", pa.float64()),
         ("stale", pa.string()),
     ]
 )
@@ -56,13 +60,17 @@ class PeriodStatus:
     reason
         Why the gate is not simply `champion`.
     decision, champion_version
-        Of the period's `champion`: what was decided, and the version in force after it.
+        Of the period's `champion`: what was decided, and the version in force *after* the period: the next is scored
+        by it. What this period is served with was made by `served_version`.
+    served_version
+        The version that made what is served; None where none did (`segment_rate`), or nothing is served.
     rows
         Records in `features`.
     served_rows, served_source
         What consumers read: how many records, and whose predictions (`champion`, `plan_b`, or `withheld`, `none`).
-    metric, metric_value
-        The model's metric, realised by the champion's scores; None while outcomes or a champion are missing.
+    metric, metric_value, champion_metric_value
+        The model's metric, realised by what is served, and by the champion's scores, which plan B stands in for; None
+        while outcomes or a champion are missing, `metric_value` also while nothing is served.
     stale
         What has changed since the period was made from it; None when all is as it was.
     """
@@ -74,11 +82,13 @@ class PeriodStatus:
     reason: str | None
     decision: str | None
     champion_version: str | None
+    served_version: str | None
     rows: int
     served_rows: int
     served_source: str | None
     metric: str | None
     metric_value: float | None
+    champion_metric_value: float | None
     stale: str | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -112,6 +122,7 @@ def _status(lake: Lake, model: str, tables: Sequence[str], period: str) -> Perio
     features, served = made.get("features"), made.get("served_predictions")
     report, champion, performance = facts("drift_report"), facts("champion"), facts("performance")
     gate = facts("served_predictions").get("gate")
+    by = served_by(lake, model, period)
     quality = None if features is None else features.reason or features.facts.get("quality_failure")
     return PeriodStatus(
         period=period,
@@ -119,14 +130,16 @@ def _status(lake: Lake, model: str, tables: Sequence[str], period: str) -> Perio
         verdict=report.get("verdict", DAMAGED if _is_damaged(found.get("drift_report")) else "none"),
         gate=DAMAGED if damaged else gate,
         # Redacted, as homes of earlier versions hold addresses as they were declared.
-        reason=redact("; ".join(damaged) or quality or facts("served_predictions").get("gate_reason") or "") or None,
+        reason=redact("; ".join(damaged) or quality or (by is not None and by.reason) or "") or None,
         decision=champion.get("decision"),
         champion_version=champion.get("version"),
+        served_version=None if by is None else by.version,
         rows=features.rows if features is not None else 0,
         served_rows=served.rows if served is not None else 0,
-        served_source=_source(served),
+        served_source=None if by is None else by.source,
         metric=performance.get("metric"),
-        metric_value=performance.get("value"),
+        metric_value=_served_value(by, performance),
+        champion_metric_value=performance.get("value"),
         stale=_stale(lake, model, made.values()),
     )
 
@@ -147,12 +160,11 @@ def _stale(lake: Lake, model: str, made: Iterable[Partition]) -> str | None:
     return f"{', '.join(sorted(changed))} changed since" if changed else None
 
 
-def _source(served: Partition | None) -> str | None:
-    if served is None:
+def _served_value(by: ServedBy | None, performance: Mapping[str, Any]) -> float | None:
+    if by is None or by.source not in ("champion", "plan_b"):
         return None
-    if served.rows:
-        return str(served.facts["source"])
-    return "none" if served.facts["gate"] == "none" else "withheld"
+    found: float | None = performance.get("served_value", performance.get("value") if by.source == "champion" else None)
+    return found
 
 
 def as_table(statuses: Sequence[PeriodStatus]) -> pa.Table:
@@ -166,15 +178,18 @@ def connect(lake: Lake | None = None, store: Store | None = None) -> duckdb.Duck
     A schema for each model holds the views `raw_<records>`, `features`, `profile`, `challengers`, `champions`,
     `predictions`, `drift`, `fallback_predictions`, `served_predictions` and `performance`; `monitoring.periods` has a
     line for every model and period; `monitoring.incidents` and `monitoring.alerts` say what went wrong and who was
-    told. Every view has a `period` column.
+    notified, `monitoring.decisions` what was decided, by whom and why. Every view has a `period` column.
     """
     lake = lake or Lake(Home.from_env().lake_url)
     store = store or Store(Home.from_env().store_url)
+    for model in lake.models():
+        catch_up(lake, store, model)
     return connection.connect(
         lake,
         views={
             "monitoring.periods": as_table(periods(lake)),
             "monitoring.incidents": store.as_arrow("incidents"),
             "monitoring.alerts": store.as_arrow("alerts"),
+            "monitoring.decisions": store.as_arrow("decisions"),
         },
     )

@@ -82,8 +82,9 @@ def test_help_names_every_command_and_where_a_newcomer_begins() -> None:
 def test_status_as_json_is_a_list_of_objects_with_the_documented_keys(made: Lake) -> None:
     (line,) = json.loads(run("status", "--json").output)
     assert list(line) == [
-        *("period", "model", "verdict", "gate", "reason", "decision", "champion_version", "rows"),
-        *("served_rows", "served_source", "metric", "metric_value", "stale"),
+        *("period", "model", "verdict", "gate", "reason", "decision", "champion_version"),
+        *("served_version", "rows", "served_rows", "served_source", "metric", "metric_value"),
+        *("champion_metric_value", "stale"),
     ]
     assert (line["period"], line["model"], line["rows"], line["gate"]) == ("2021-01", "rides", 2, None)
 

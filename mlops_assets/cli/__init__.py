@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from mlops_assets.cli import champion, check, data, home, incidents, periods, query, servers, verification
+from mlops_assets.cli import champion, check, data, home, incidents, log, periods, query, servers, verification
 from mlops_assets.cli.errors import Commands, set_debug
 
 
@@ -48,5 +48,6 @@ for command in (
     incidents.incidents,
     champion.champion,
     champion.retrain,
+    log.log,
 ):
     main.add_command(command)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mlops_assets.cli.deciding import decide
-from mlops_assets.cli.project import current_user
-from mlops_assets.terminal import print_table
+from mlops_assets.cli.project import current_user, open_store
+from mlops_assets.terminal import print_table, say
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from mlops_assets.incidents.store import Store
+    from mlops_assets.lake.store import Lake
 
 
 @click.group()
@@ -17,15 +25,15 @@ def champion() -> None:
 @champion.command("show")
 @click.argument("model")
 def show_champion(model: str) -> None:
-    """Show the champion of MODEL after its newest period."""
-    _print_champions(model, newest_only=True)
+    """Show the champion of MODEL after its newest period, and whether MLflow's aliases agree."""
+    _print_champion(model)
 
 
 @champion.command("history")
 @click.argument("model")
 def champion_history(model: str) -> None:
-    """Show the decision of each period of MODEL."""
-    _print_champions(model, newest_only=False)
+    """Show every decision about the champion of MODEL, by period; those that were replaced later too."""
+    _print_history(model)
 
 
 @champion.command("rollback")
@@ -38,7 +46,7 @@ def rollback_champion(model: str, version: str | None, why: str, by: str | None)
     from mlops_assets.monitored_model import decisions
 
     decide(model, lambda lake, store: decisions.rollback(model, lake, store, version, by or current_user(), why))
-    _print_champions(model, newest_only=True)
+    _print_champion(model)
 
 
 @champion.command("promote")
@@ -51,7 +59,30 @@ def promote_champion(model: str, version: str, why: str, by: str | None) -> None
     from mlops_assets.monitored_model import decisions
 
     decide(model, lambda lake, store: decisions.promote(model, lake, store, version, by or current_user(), why))
-    _print_champions(model, newest_only=True)
+    _print_champion(model)
+
+
+@champion.command("repair")
+@click.argument("model")
+@click.option("--why", required=True, help="Why the aliases are put back.")
+@click.option("--by", default=None, help="Who puts them back; by default the one who is logged in.")
+def repair_aliases(model: str, why: str, by: str | None) -> None:
+    """Put MLflow's aliases and status tags of MODEL back to what was decided.
+
+    What is served does not depend on them; whoever loads models:/MODEL@champion does.
+    """
+    from mlops_assets.monitored_model.aliases import restore
+    from mlops_assets.training import registry
+
+    _, store = _opened(model)
+    decide(model, lambda lake, store: None)  # finishes a decision that broke off
+    try:
+        state = restore(store, _mlflow(), model, by or current_user(), why)
+    except registry.RegistryError as error:
+        raise click.ClickException(f"the aliases of {model} can't be put back: {error}") from error
+    for change in () if state is None else state.changes:
+        say(f"Put back: {change}.")
+    _print_champion(model)
 
 
 @click.command()
@@ -63,23 +94,86 @@ def retrain(model: str, why: str, by: str | None) -> None:
     from mlops_assets.monitored_model import decisions
 
     decide(model, lambda lake, store: decisions.retrain(model, lake, store, by or current_user(), why))
-    _print_champions(model, newest_only=True)
+    _print_champion(model)
 
 
-def _print_champions(model: str, *, newest_only: bool) -> None:
+def _print_champion(model: str) -> None:
+    """The newest decision, and whether MLflow's aliases say the same."""
+    lake, store = _opened(model)
+    period = lake.periods(model, "champion")[-1]
+    decision = lake.find(model, "champion", period)
+    if decision is None or decision.damaged:
+        raise click.ClickException(f"the decision of {model} {period} can't be read: {decision and decision.damaged}")
+    facts = decision.facts
+    columns = ["period", "decision", "version", "version before", "reason"]
+    row = [period, facts["decision"], facts["version"], facts["previous_version"], facts["reason"]]
+    print_table(columns, [row], note="reason")
+    say(_aliases(model, store, facts["version"]))
+
+
+def _aliases(model: str, store: Store, version: str | None) -> str:
+    """What MLflow's aliases say, and what to do where that is not what was decided."""
+    from mlops_assets.monitored_model.aliases import alias_state, notice
+    from mlops_assets.training import registry
+
+    repair = f"mlops-assets champion repair {model} --why …"
+    client = _mlflow()
+    try:
+        state = alias_state(store, client, model)
+    except registry.RegistryError as error:
+        return f"MLflow's aliases can't be compared: {error}"
+    if state is None:
+        return "MLflow's aliases were not pointed yet." if version else "There is no champion yet."
+    if state.pointed.champion != version:
+        return f"MLflow's aliases still say {state.since.after}: the decision broke off; to finish it: {repair}"
+    if not state.changes:
+        return f"MLflow's aliases say the same: {state.since.after}."
+    notice(store, client, model)
+    return (
+        f"{state}.\nPredictions follow the decision, not the alias. To put the aliases back: {repair}\n"
+        f"To decide as the alias says: mlops-assets champion promote {model} VERSION --why …"
+    )
+
+
+def _print_history(model: str) -> None:
+    """Every decision about the champion, those that were replaced too."""
+    from mlops_assets.monitored_model.decision_log import catch_up
+
+    lake, store = _opened(model)
+    catch_up(lake, store, model)
+    lines = sorted(store.decisions(model, subject="champion"), key=lambda line: (line.period, line.id))
+    newest = {line.period: line.id for line in lines}
+    rows = [
+        [
+            line.period,
+            line.action,
+            line.after,
+            line.before,
+            f"{line.at:%Y-%m-%d %H:%M}",
+            line.actor,
+            "" if newest[line.period] == line.id else "replaced",
+            line.why,
+        ]
+        for line in lines
+    ]
+    columns = ["period", "decision", "version", "version before", "decided (UTC)", "by", "", "reason"]
+    print_table(columns, rows, note="reason")
+
+
+def _opened(model: str) -> tuple[Lake, Store]:
     from mlops_assets.home import Home
     from mlops_assets.lake.store import Lake
 
     lake = Lake(Home.from_env().lake_url)
-    periods = lake.periods(model, "champion")
-    if not periods:
+    if not lake.periods(model, "champion"):
         raise click.ClickException(f"{model} has no decision yet. Try: mlops-assets backfill {model} FROM..TO")
-    rows = []
-    for period in periods[-1:] if newest_only else periods:
-        decision = lake.find(model, "champion", period)
-        if decision is None or decision.damaged:
-            rows.append([period, "damaged", None, None, None if decision is None else decision.damaged])
-            continue
-        facts = decision.facts
-        rows.append([period, facts["decision"], facts["version"], facts["previous_version"], facts["reason"]])
-    print_table(["period", "decision", "version", "version before", "reason"], rows, note="reason")
+    return lake, open_store()
+
+
+def _mlflow() -> MlflowClient:
+    from mlops_assets.home import Home
+    from mlops_assets.training import tracking
+
+    home = Home.from_env()
+    tracking.initialise(home.tracking_uri, home.artifacts)
+    return tracking.client(home.tracking_uri)

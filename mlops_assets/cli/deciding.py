@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 OUTCOME_STYLE = {"success": "green", "withheld": "yellow", "failed": "bold red"}
 
 
-def decide(model: str, decision: Callable[[Lake, Store], object]) -> None:
-    """Store a person's decision, then do what it makes due, as the sensors would."""
+def decide(model: str, decision: Callable[[Lake, Store], object], *, period: str | None = None, done: str = "") -> None:
+    """Store a person's decision, then do what it makes due, as the sensors would.
+
+    Args:
+        period: the period whose serving the decision changes, with what was `done` to it: what is served is printed.
+    """
     from mlops_assets.monitored_model.decisions import Refused
 
     with waiting("Loading the models' definitions ..."):
         definitions, instance = open_project()
-        from mlops_assets.monitored_model.backfill import UnknownModel, reconcile, shared, spec_of
+        from mlops_assets.monitored_model.backfill import UnknownModel, how_it_is_served, reconcile, shared, spec_of
 
         try:
             spec_of(definitions, model)
@@ -37,6 +41,9 @@ def decide(model: str, decision: Callable[[Lake, Store], object]) -> None:
         results = reconcile(definitions, model, instance)
     for result in results:
         print_period(result, "done:")
+    if period is not None:
+        as_decided, told = how_it_is_served(definitions, model, period, instance)
+        say(f"{model} {period} is {done} {'and' if as_decided else 'but'} {told}.")
     if any(result.outcome == "failed" for result in results):
         sys.exit(1)
 

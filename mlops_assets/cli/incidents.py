@@ -11,7 +11,8 @@ from mlops_assets.cli.project import current_user, open_store
 from mlops_assets.terminal import print_table, say
 
 if TYPE_CHECKING:
-    from mlops_assets.incidents.store import Incident
+    from mlops_assets.incidents.store import Incident, Store
+    from mlops_assets.lake.store import Lake
 
 
 @click.group()
@@ -96,5 +97,22 @@ def accept_period(model: str, period: str, digest: str, why: str, by: str | None
     """Let the champion serve a severe PERIOD of MODEL, in spite of its drift report."""
     from mlops_assets.monitored_model import decisions
 
-    decide(model, lambda lake, store: decisions.accept(model, lake, store, period, digest, by or current_user(), why))
-    say(f"{model} {period} is accepted and served by the champion.")
+    def accept(lake: Lake, store: Store) -> object:
+        return decisions.accept(model, lake, store, period, digest, by or current_user(), why)
+
+    decide(model, accept, period=period, done="accepted")
+
+
+@incidents.command("withdraw")
+@click.argument("model")
+@click.argument("period")
+@click.option("--why", required=True, help="Why the champion can't be trusted after all.")
+@click.option("--by", default=None, help="Who withdraws it; by default the one who is logged in.")
+def withdraw_accept(model: str, period: str, why: str, by: str | None) -> None:
+    """Take the accept of PERIOD of MODEL back: the verdict counts again, and plan B serves."""
+    from mlops_assets.monitored_model import decisions
+
+    def withdraw(lake: Lake, store: Store) -> object:
+        return decisions.withdraw(model, lake, store, period, by or current_user(), why)
+
+    decide(model, withdraw, period=period, done="no longer accepted")

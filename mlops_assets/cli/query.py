@@ -19,7 +19,7 @@ def sql(query: str) -> None:
     Views, each with a column `period`:
       <model>.champions, challengers, drift, performance, predictions, served_predictions,
       fallback_predictions, features, profile, raw_<records>;
-      monitoring.periods, monitoring.incidents, monitoring.alerts
+      monitoring.periods, monitoring.incidents, monitoring.alerts, monitoring.decisions
     Examples:
       mlops-assets sql "select period, verdict, gate from monitoring.periods"
       mlops-assets sql "select period, value from green_taxi.performance where metric = 'auc'" > auc.csv

@@ -43,6 +43,7 @@ def gate(
     on_severe: str,
     ladder: Sequence[str],
     accepted_digest: str | None = None,
+    accepted_by: str | None = None,
 ) -> Gate:
     """What may be served for a period (DESIGN: "When the data turns").
 
@@ -61,6 +62,8 @@ def gate(
     accepted_digest
         The digest that a person has accepted. It overrides a severe verdict of that very report only; a quality
         failure can't be accepted, the data must be repaired.
+    accepted_by
+        Who accepted it, when and why, for the reason; no part of the decision's name.
     """
     accepted = accepted_digest is not None and accepted_digest == report_digest
     state: GateState
@@ -72,7 +75,9 @@ def gate(
         state = "plan_b" if on_severe == "fallback" else "withheld"
         reason = "severe drift: " + ("; ".join(verdict_reasons) or "see the drift report")
     else:
-        state, reason = "champion", "severe drift, accepted by a person" if verdict == "severe" else ""
+        state, reason = "champion", ""
+        if verdict == "severe":
+            reason = f"severe drift, {accepted_by or 'accepted by a person'}"
     # The ladder is part of what is served only where plan B serves: changing it must not serve all periods again.
     rungs = list(ladder) if state == "plan_b" else []
     facts = [report_digest, state, accepted_digest if accepted else None, champion_version, rungs]

@@ -15,9 +15,10 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+from mlops_assets.incidents import processes
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -102,6 +103,23 @@ def forget_released(store: Store, prefix: str, older_than: float) -> int:
         gone = store.now(connection) - timedelta(seconds=older_than)
         released = leases.c.model.startswith(prefix, autoescape=True) & ~leases.c.held & (leases.c.heartbeat_at < gone)
         return connection.execute(leases.delete().where(released)).rowcount
+
+
+def release_dead(store: Store, prefix: str, what: str) -> int:
+    """Give back the leases of a dead holder: those whose name begins with `prefix`, and those that it took for `what`.
+
+    Returns how many; a holder that still lives is left alone.
+    """
+    leases = store._t.leases
+    named = leases.c.model.startswith(prefix, autoescape=True)
+    with store.write() as connection:
+        now = store.now(connection)
+        rows = connection.execute(leases.select().where(leases.c.held, named | (leases.c.what == what))).mappings()
+        gone = [(row["model"], row["token"]) for row in rows if _holder(row, now).gone]
+        for model, token in gone:
+            mine = (leases.c.model == model) & (leases.c.token == token)
+            connection.execute(leases.update().where(mine).values(held=False))
+        return len(gone)
 
 
 class Lease:
@@ -253,9 +271,9 @@ def _take(store: Store, model: str, what: str, ttl: float) -> int | None:
             "held": True,
             "what": what,
             "host": socket.gethostname(),
-            "machine": _machine(),
+            "machine": processes.machine(),
             "pid": os.getpid(),
-            "started": _started(os.getpid()),
+            "started": processes.started(os.getpid()),
             "ttl_seconds": ttl,
             "acquired_at": now,
             "heartbeat_at": now,
@@ -275,43 +293,9 @@ def _row(store: Store, connection: sa.Connection, model: str) -> sa.RowMapping |
 
 def _holder(row: sa.RowMapping, now: datetime) -> Holder:
     gone = None
-    if row["machine"] and row["machine"] == _machine() and not _is_alive(row["pid"], row["started"]):
+    if row["machine"] and row["machine"] == processes.machine() and not processes.is_alive(row["pid"], row["started"]):
         gone = "its process is dead"
     elif now - row["heartbeat_at"] > timedelta(seconds=row["ttl_seconds"]):
         gone = f"silent for more than {row['ttl_seconds']:g} s"
     names = ("model", "what", "host", "pid", "token", "acquired_at", "heartbeat_at")
     return Holder(**{name: row[name] for name in names}, gone=gone)
-
-
-def _machine() -> str:
-    """Where process numbers mean the same as here: this boot and PID namespace; empty where that can't be known."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str:
-    """When a process of this machine began, in the kernel's clock ticks since boot; empty when it can't be seen.
-
-    A process number is used again after a while; together with the time of its start it is not.
-    """
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return ""
-    return "" if state in "ZX" else fields[18]  # a zombie has ended, only its parent hasn't looked yet
-
-
-def _is_alive(pid: int, started: str) -> bool:
-    now = _started(pid)
-    if now or Path(f"/proc/{pid}").exists():
-        return now == started
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # another user's, hidden from /proc
-    return True

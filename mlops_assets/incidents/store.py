@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mlops_assets.incidents.database import Database, StoreUnavailable
+from mlops_assets.incidents.decision_log import PLATFORM, Decision, Line, Subject, append, newest, says_the_same
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,8 +25,11 @@ __all__ = [
     "AlreadyResolved",
     "Cause",
     "CauseConsumed",
+    "Decision",
     "Event",
     "Incident",
+    "Line",
+    "NothingAccepted",
     "Order",
     "Store",
     "StoreUnavailable",
@@ -48,7 +52,6 @@ AlertKind = Literal[
     "infrastructure_failure",
 ]
 
-PLATFORM = "mlops_assets"  # who closes what closes by itself
 SENTENCES_IN_ALERT = 10
 
 
@@ -58,6 +61,10 @@ class UnknownIncident(LookupError):
 
 class AlreadyResolved(ValueError):
     """The incident has been resolved before; the message says by whom, when and why."""
+
+
+class NothingAccepted(LookupError):
+    """No accept of this period is in force, so none can be withdrawn."""
 
 
 class UnknownCause(LookupError):
@@ -121,7 +128,10 @@ class Incident:
 
 @dataclass(frozen=True)
 class Accept:
-    """A person's word that the champion may serve a period in spite of this very drift report."""
+    """A person lets the champion serve a period in spite of this very drift report.
+
+    A withdrawn accept says who withdrew it, when and why; it counts no longer.
+    """
 
     id: int
     model: str
@@ -130,6 +140,12 @@ class Accept:
     by: str
     why: str
     at: datetime
+    withdrawn_at: datetime | None = None
+    withdrawn_by: str | None = None
+    withdrawn_why: str | None = None
+
+    def __str__(self) -> str:
+        return f"accepted by {self.by} on {self.at:%Y-%m-%d %H:%M} UTC: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -232,11 +248,10 @@ class Store(Database):
                 number = known.id
                 event = "updated" if known.state == "open" else "reopened"
                 if event == "reopened":
-                    finding |= {"state": "open", "opened_at": now}
-                    finding |= {"resolved_at": None, "resolved_by": None, "resolved_why": None}
+                    finding |= _reopened(now)
                 connection.execute(incidents.update().where(incidents.c.id == number).values(finding))
             incident = self._incident(connection, number)
-            line = self._remember(connection, incident, now, event)
+            line = self._remember(connection, incident, now, event, before=known)
             if event != "updated":
                 self._tell_opened(connection, incident, line, now)
             return self._incident(connection, number)
@@ -317,7 +332,7 @@ class Store(Database):
         now = self.now(connection)
         values = {"state": "resolved", "resolved_at": now, "resolved_by": by, "resolved_why": why}
         connection.execute(table.update().where(table.c.id == incident.id).values(values))
-        line = self._remember(connection, incident, now, event, by, why)
+        line = self._remember(connection, incident, now, event, by, why, before=incident, after="resolved")
         self._enqueue(
             connection,
             now,
@@ -338,7 +353,25 @@ class Store(Database):
         event: str,
         by: str | None = None,
         why: str | None = None,
+        *,
+        before: Incident | None,
+        after: State = "open",
     ) -> int:
+        """Write an event into the incident's history and the log of decisions; the number of the event."""
+        sentence = next((str(one["sentence"]) for one in incident.reasons if one.get("sentence")), incident.verdict)
+        line = Line(
+            incident.model,
+            incident.period,
+            "incident",
+            event,
+            by or PLATFORM,
+            why or f"{incident.kind} {incident.verdict}: {sentence}",
+            None if before is None else f"{incident.kind} {before.state}",
+            f"{incident.kind} {after}",
+            incident.evidence,
+            incident.run_id if by is None else None,
+        )
+        append(self, connection, line, now)
         values = {"incident_id": incident.id, "at": now, "event": event, "by": by, "why": why}
         insert = self._t.incident_history.insert().values(evidence=incident.evidence, **values)
         return _insert(connection, insert)
@@ -374,35 +407,72 @@ class Store(Database):
         """
         _said(model=model, period=period, report_digest=report_digest, by=by, why=why)
         with self.write() as connection:
-            newest = self._accepted(connection, model, period)
-            if newest is None or newest.report_digest != report_digest:
-                values = {"report_digest": report_digest, "by": by, "why": why, "at": self.now(connection)}
+            known = self._accepted(connection, model, period)
+            if known is None or known.report_digest != report_digest:
+                now = self.now(connection)
+                values = {"report_digest": report_digest, "by": by, "why": why, "at": now}
                 connection.execute(self._t.accepts.insert().values(model=model, period=period, **values))
+                before = "not accepted" if known is None else "another report accepted"
+                line = Line(model, period, "accept", "accepted", by, why, before, "accepted", report_digest)
+                append(self, connection, line, now)
             incident = self._find(connection, model, period, "drift")
             if incident is not None and incident.state == "open":
-                self._close(connection, incident, "resolved", by, f"accepted: {why}")
+                self._close(connection, incident, "resolved", by, _accepted_why(why))
             accepted = self._accepted(connection, model, period)
             assert accepted is not None
             return accepted
 
-    def accepted(self, model: str, period: str) -> str | None:
-        """The digest of the drift report that was accepted last, None when none was."""
+    def withdraw(self, model: str, period: str, by: str, why: str) -> Accept:
+        """Take the accept of a period back, so that the verdict counts again; the incident that it closed opens again.
+
+        Raises:
+            NothingAccepted: nothing was changed.
+        """
+        _said(model=model, period=period, by=by, why=why)
+        table, incidents = self._t.accepts, self._t.incidents
+        with self.write() as connection:
+            known = self._accepted(connection, model, period)
+            if known is None:
+                raise NothingAccepted(f"no accept of {model} {period} is in force, so there is nothing to withdraw")
+            now = self.now(connection)
+            values: dict[str, Any] = {"withdrawn_at": now, "withdrawn_by": by, "withdrawn_why": why}
+            connection.execute(table.update().where(table.c.id == known.id).values(values))
+            digest = known.report_digest
+            line = Line(model, period, "accept", "withdrawn", by, why, "accepted", "not accepted", digest)
+            append(self, connection, line, now)
+            closed = self._find(connection, model, period, "drift")
+            if closed is not None and (closed.resolved_by, closed.resolved_why) == (known.by, _accepted_why(known.why)):
+                mine = incidents.c.id == closed.id
+                connection.execute(incidents.update().where(mine).values(_reopened(now)))
+                incident = self._incident(connection, closed.id)
+                event = self._remember(
+                    connection, incident, now, "reopened", by, f"accept withdrawn: {why}", before=closed
+                )
+                self._tell_opened(connection, incident, event, now)
+            return replace(known, **values)
+
+    def accepted(self, model: str, period: str) -> Accept | None:
+        """The accept of a period that is in force, None when there is none."""
         with self.read() as connection:
-            newest = self._accepted(connection, model, period)
-            return None if newest is None else newest.report_digest
+            return self._accepted(connection, model, period)
 
     def accepts(self, model: str | None = None, period: str | None = None) -> list[Accept]:
-        """Newest last."""
+        """All accepts, withdrawn or not, newest last."""
         return [Accept(**row) for row in self._rows(self._t.accepts, model=model, period=period)]
 
     def _accepted(self, connection: sa.Connection, model: str, period: str) -> Accept | None:
         table = self._t.accepts
         query = table.select().where(table.c.model == model, table.c.period == period)
         row = connection.execute(query.order_by(table.c.id.desc()).limit(1)).mappings().one_or_none()
-        return None if row is None else Accept(**row)
+        return None if row is None or row["withdrawn_at"] is not None else Accept(**row)
 
-    def order(self, model: str, period: str, action: Action, version: str, by: str, why: str) -> Order:
-        """Store a person's decision about the champion; that period's `champion` follows its newest order."""
+    def order(
+        self, model: str, period: str, action: Action, version: str, by: str, why: str, before: str | None = None
+    ) -> Order:
+        """Store a person's decision about the champion; that period's `champion` follows its newest order.
+
+        `before` is the version that is in force now, for the log.
+        """
         _one_of(action, Action, "champion order")
         _said(model=model, period=period, version=version, by=by, why=why)
         table = self._t.champion_orders
@@ -416,6 +486,8 @@ class Store(Database):
             }
             values |= {"model": model, "period": period}
             number = _insert(connection, table.insert().values(values))
+            line = Line(model, period, "order", action, by, why, before, version)
+            append(self, connection, line, values["at"])
             return Order(id=number, **values)
 
     def orders(self, model: str, period: str | None = None) -> list[Order]:
@@ -432,8 +504,11 @@ class Store(Database):
         query = table.select().where(table.c.model == model, table.c.key == key)
         with self.write() as connection:
             if connection.execute(query).first() is None:
-                values = {"kind": kind, "why": why, "by": by, "key": key, "at": self.now(connection)}
+                now = self.now(connection)
+                values = {"kind": kind, "why": why, "by": by, "key": key, "at": now}
                 connection.execute(table.insert().values(model=model, period=period, **values))
+                line = Line(model, period, "retrain", "asked", by, f"{kind}: {why}", None, "asked", key)
+                append(self, connection, line, now)
             return Cause(**connection.execute(query).mappings().one())
 
     def causes(self, model: str, period: str | None = None) -> list[Cause]:
@@ -466,8 +541,51 @@ class Store(Database):
                         f"so run {run_id} can't have it"
                     )
             mark = table.update().where(table.c.id.in_(numbers), table.c.consumed_by.is_(None))
-            connection.execute(mark.values(consumed_by=run_id, consumed_at=self.now(connection)))
+            now = self.now(connection)
+            connection.execute(mark.values(consumed_by=run_id, consumed_at=now))
+            for cause in causes:
+                if cause.consumed_by is None:
+                    append(self, connection, _acted_upon(cause, run_id), now)
             return [Cause(**row) for row in connection.execute(query).mappings()]
+
+    # -- the log of decisions ----------------------------------------------------------------------
+
+    def record(self, line: Line, *, at: datetime | None = None, reconstructed: bool = False) -> Decision | None:
+        """Append a decision to the log; None, and nothing is written, when the newest line of its model, period and
+        subject says the same.
+
+        Args:
+            at: when it was decided; now by default.
+            reconstructed: the line is added afterwards.
+        """
+        with self.write() as connection:
+            return self.record_in(connection, line, at=at, reconstructed=reconstructed)
+
+    def record_in(
+        self, connection: sa.Connection, line: Line, *, at: datetime | None = None, reconstructed: bool = False
+    ) -> Decision | None:
+        """`record` in a transaction of the caller's, which has read what the line says."""
+        _one_of(line.subject, Subject, "subject of decisions")
+        _said(model=line.model, period=line.period, action=line.action, actor=line.actor)
+        known = newest(self, connection, line.model, line.period, line.subject)
+        if known is not None and says_the_same(known, line):
+            return None
+        if known is not None:
+            line = replace(line, before=known.after)
+        return append(self, connection, line, at or self.now(connection), reconstructed=reconstructed)
+
+    def decisions(
+        self, model: str | None = None, *, since: datetime | None = None, subject: Subject | None = None
+    ) -> list[Decision]:
+        """The log, oldest first, of one model or of all, from a moment on, about one subject or all."""
+        table = self._t.decisions
+        query = table.select().order_by(table.c.at, table.c.id)
+        wanted = {"model": model, "subject": subject}
+        query = query.where(*(table.c[name] == value for name, value in wanted.items() if value is not None))
+        if since is not None:
+            query = query.where(table.c.at >= since)
+        with self.read() as connection:
+            return [Decision(**row) for row in connection.execute(query).mappings()]
 
     # -- alerts ------------------------------------------------------------------------------------
 
@@ -496,8 +614,8 @@ class Store(Database):
 
     # -- for queries -------------------------------------------------------------------------------
 
-    def as_arrow(self, view: Literal["incidents", "alerts"], model: str | None = None) -> pa.Table:
-        """The rows of `monitoring.incidents` or `monitoring.alerts`.
+    def as_arrow(self, view: Literal["incidents", "alerts", "decisions"], model: str | None = None) -> pa.Table:
+        """The rows of `monitoring.incidents`, `monitoring.alerts` or `monitoring.decisions`.
 
         Returns
         -------
@@ -507,6 +625,9 @@ class Store(Database):
         alerts
             One row per alert and endpoint (null where there is none yet): period, model, id, kind, title, body, state,
             endpoint (without secrets), attempts, error, at, sent_at.
+        decisions
+            The log, oldest first: period, model, id, at, subject, action, actor, why, before, after, evidence, run_id,
+            reconstructed; see `decision_log.Line`.
         """
         import pyarrow as pa
 
@@ -521,8 +642,15 @@ class Store(Database):
             fields |= {"state": text, "endpoint": text, "attempts": pa.int64(), "error": text}
             fields |= {"at": moment, "sent_at": moment}
             rows = self._deliveries(model)
+        elif view == "decisions":
+            fields = {"period": text, "model": text, "id": pa.int64(), "at": moment}
+            fields |= dict.fromkeys(
+                ("subject", "action", "actor", "why", "before", "after", "evidence", "run_id"), text
+            )
+            fields |= {"reconstructed": pa.bool_()}
+            rows = [asdict(decision) for decision in self.decisions(model)]
         else:
-            raise ValueError(f"there is no view {view!r}: expected incidents or alerts")
+            raise ValueError(f"there is no view {view!r}: expected incidents, alerts or decisions")
         schema = pa.schema(list(fields.items()))
         return pa.Table.from_pylist([{name: row[name] for name in fields} for row in rows], schema=schema)
 
@@ -550,6 +678,21 @@ def _insert(connection: sa.Connection, insert: sa.Insert) -> int:
     key = connection.execute(insert).inserted_primary_key
     assert key is not None
     return int(key[0])
+
+
+def _acted_upon(cause: Cause, run_id: str) -> Line:
+    why, after = f"{cause.kind}: {cause.why}", f"trained in {run_id}"
+    return Line(cause.model, cause.period, "retrain", "trained", PLATFORM, why, "asked", after, cause.key)
+
+
+def _reopened(now: datetime) -> dict[str, Any]:
+    """The columns of an incident that is open again."""
+    return {"state": "open", "opened_at": now, "resolved_at": None, "resolved_by": None, "resolved_why": None}
+
+
+def _accepted_why(why: str) -> str:
+    """Why an incident is resolved whose period a person has accepted."""
+    return f"accepted: {why}"
 
 
 def _with_sentences(row: dict[str, Any]) -> dict[str, Any]:

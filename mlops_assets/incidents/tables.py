@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0001"  # the newest revision in migrations/versions; a test compares them
+HEAD = "0002"  # the newest revision in migrations/versions; a test compares them
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -104,7 +104,29 @@ accepts = Table(
     _text("by"),
     _text("why"),
     _time("at"),
+    _time("withdrawn_at", nullable=True),
+    _text("withdrawn_by", nullable=True),
+    _text("withdrawn_why", nullable=True),
     Index("accepts_of_period", "model", "period"),
+)
+
+decisions = Table(  # append only: a trigger refuses changes, see migration 0002
+    "decisions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _time("at"),
+    _text("model"),
+    _text("period"),
+    _text("subject"),
+    _text("action"),
+    _text("actor"),
+    _text("why"),
+    _text("before", nullable=True),
+    _text("after", nullable=True),
+    _text("evidence", nullable=True),
+    _text("run_id", nullable=True),
+    Column("reconstructed", Boolean, nullable=False),
+    Index("decisions_of_period", "model", "period", "subject"),
 )
 
 champion_orders = Table(

@@ -6,6 +6,7 @@ the process starts in between are saved.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +16,27 @@ import dagster as dg
 from filelock import FileLock
 
 from mlops_assets.home import Home
+from mlops_assets.incidents.processes import this_process
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.periods import Calendar
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.component import SPEC_RESOURCE, SpecResource
 from mlops_assets.monitored_model.dagster_internals import link_to_job, location_tags
-from mlops_assets.monitored_model.jobs import KIND_TAG, MODEL_TAG, PERIOD_KIND
-from mlops_assets.monitored_model.reconciling import close_made_periods, order_runs, plan_b_runs, retrain_runs
+from mlops_assets.monitored_model.dead_runs import fail_dead_runs
+from mlops_assets.monitored_model.jobs import KIND_TAG, MODEL_TAG, PERIOD_KIND, PROCESS_TAG
+from mlops_assets.monitored_model.reconciling import (
+    close_made_periods,
+    finish_decisions,
+    order_runs,
+    plan_b_runs,
+    retrain_runs,
+    serving_now,
+)
 from mlops_assets.monitored_model.runs import RunOutcome, run_outcome
-from mlops_assets.monitored_model.sensors import announce_failure, deliver_alerts, fail_dead_runs
+from mlops_assets.monitored_model.sensors import announce_failure, deliver_alerts
 from mlops_assets.monitored_model.spec import ModelSpec
 
+_log = logging.getLogger(__name__)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -93,6 +104,7 @@ def backfill(
     job = _job(definitions, model)
     _check(job, model, periods)
     running = instance or open_instance()
+    fail_dead_runs(running, shared(definitions)[1])
     for period in periods:
         result = _run(job, model, period, running, trials=trials)
         if result.outcome == "failed":
@@ -117,6 +129,9 @@ def reconcile(definitions: dg.Definitions, model: str, instance: dg.DagsterInsta
     lake, store = shared(definitions)
     fail_dead_runs(instance, store)
     close_made_periods(spec, lake, store)
+    finished = finish_decisions(spec, lake, store)
+    if finished is not None:
+        _log.warning("%s: %s", model, finished)
     done: list[PeriodRunResult] = []
     for planner in (order_runs, plan_b_runs, retrain_runs):
         for wanted in planner(spec, lake, store, instance).runs:
@@ -127,6 +142,13 @@ def reconcile(definitions: dg.Definitions, model: str, instance: dg.DagsterInsta
             _announce(instance, store, result.run_id)
     deliver_alerts(store)
     return done
+
+
+def how_it_is_served(
+    definitions: dg.Definitions, model: str, period: str, instance: dg.DagsterInstance
+) -> tuple[bool, str]:
+    """Whether a period is served as its gate says, and by whom; if not, what that waits for."""
+    return serving_now(spec_of(definitions, model), *shared(definitions), instance, period)
 
 
 def _announce(instance: dg.DagsterInstance, store: Store, run_id: str) -> None:
@@ -191,7 +213,7 @@ def _run(
         instance=instance,
         run_config=config,
         raise_on_error=False,
-        tags={**location_tags(job.name), **(tags or {})},
+        tags={**location_tags(job.name), PROCESS_TAG: this_process(), **(tags or {})},
     )
     link_to_job(instance, result.run_id, job.name)
     if _interrupted(result):

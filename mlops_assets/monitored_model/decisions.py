@@ -7,7 +7,7 @@ No Dagster here.
 from __future__ import annotations
 
 from mlops_assets.home import Home
-from mlops_assets.incidents.store import Accept, Cause, Order, Store
+from mlops_assets.incidents.store import Accept, Cause, NothingAccepted, Order, Store
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.gates import newest_to_train, quality_failure_of
 from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT
@@ -42,6 +42,17 @@ def accept(model: str, lake: Lake, store: Store, period: str, report_digest: str
     return store.accept(model, period, digest, by, why)
 
 
+def withdraw(model: str, lake: Lake, store: Store, period: str, by: str, why: str) -> Accept:
+    """Take an accept back: the gate says what the verdict says again, and plan B serves.
+
+    Raises Refused when no accept is in force; nothing is changed.
+    """
+    try:
+        return store.withdraw(model, period, by, why)
+    except NothingAccepted as error:
+        raise Refused(str(error)) from error
+
+
 def newest_decision(model: str, lake: Lake) -> str:
     """The newest period that has a decision. Raises Refused when there is none."""
     periods = lake.periods(model, CHAMPION)
@@ -56,9 +67,9 @@ def rollback(model: str, lake: Lake, store: Store, version: str | None, by: str,
     present = lake.partition(model, CHAMPION, period).facts.get("version")
     wanted = version or _previous(model, lake, present)
     if wanted == present:
-        raise Refused(f"version {wanted} is the champion of {model} already")
+        raise _champion_already(model, wanted)
     _check_version(model, wanted)
-    return store.order(model, period, "rollback", wanted, by, why)
+    return store.order(model, period, "rollback", wanted, by, why, present)
 
 
 def promote(model: str, lake: Lake, store: Store, version: str | None, by: str, why: str) -> Order:
@@ -66,10 +77,11 @@ def promote(model: str, lake: Lake, store: Store, version: str | None, by: str, 
     if version is None:
         raise Refused("a promotion names the version to put in force")
     period = newest_decision(model, lake)
-    if lake.partition(model, CHAMPION, period).facts.get("version") == version:
-        raise Refused(f"version {version} is the champion of {model} already")
+    present = lake.partition(model, CHAMPION, period).facts.get("version")
+    if present == version:
+        raise _champion_already(model, version)
     _check_version(model, version)
-    return store.order(model, period, "promote", version, by, why)
+    return store.order(model, period, "promote", version, by, why, present)
 
 
 def retrain(model: str, lake: Lake, store: Store, by: str, why: str) -> Cause:
@@ -79,6 +91,20 @@ def retrain(model: str, lake: Lake, store: Store, by: str, why: str) -> Cause:
         raise Refused(f"{model} has no period to train yet; backfill some periods first")
     key = f"person/{period}/{len(store.causes(model)) + 1}"
     return store.add_cause(model, period, "person", why, by, key)
+
+
+def _champion_already(model: str, version: str) -> Refused:
+    """The refusal, with what MLflow says when that is something else."""
+    from mlops_assets.training import aliases, tracking
+
+    alias = aliases.aliases_of(tracking.client(Home.from_env().tracking_uri), model).get("champion")
+    text = f"version {version} is the champion of {model} already"
+    if alias == version:
+        return Refused(text)
+    return Refused(
+        f"{text}, but MLflow's alias @champion points at {f'version {alias}' if alias else 'nothing'}; to put it back: "
+        f"mlops-assets champion repair {model} --why …"
+    )
 
 
 def _previous(model: str, lake: Lake, present: str | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlops_assets.incidents.gate import Gate, gate
-from mlops_assets.incidents.store import Store
+from mlops_assets.incidents.store import Accept, Store
 from mlops_assets.lake.partition import DAMAGED_DIGEST, DamagedPartition, Partition
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.spec import ModelSpec
@@ -95,11 +95,12 @@ def period_gates(spec: ModelSpec, lake: Lake, store: Store, periods: Sequence[st
     A champion is the one that the period's report was made with: when an earlier decision changes afterwards, the
     period is stale, but what was decided for it is not silently changed.
     """
-    accepted = {accept.period: accept.report_digest for accept in store.accepts(spec.name)}  # the newest is last
+    newest = {accept.period: accept for accept in store.accepts(spec.name)}  # the newest is last
+    accepted = {period: accept for period, accept in newest.items() if accept.withdrawn_at is None}
     return {period: _period_gate(spec, lake, period, accepted.get(period)) for period in periods}
 
 
-def _period_gate(spec: ModelSpec, lake: Lake, period: str, accepted_digest: str | None) -> Gate:
+def _period_gate(spec: ModelSpec, lake: Lake, period: str, accept: Accept | None) -> Gate:
     report = lake.find(spec.name, DRIFT_REPORT, period, verify=True)
     if report is not None and report.damaged:
         return _unknown(report.damaged)
@@ -122,7 +123,8 @@ def _period_gate(spec: ModelSpec, lake: Lake, period: str, accepted_digest: str 
         report_digest=facts.get("report_digest"),
         on_severe=spec.on_severe,
         ladder=spec.plan_b,
-        accepted_digest=accepted_digest,
+        accepted_digest=None if accept is None else accept.report_digest,
+        accepted_by=None if accept is None else str(accept),
     )
 
 

@@ -28,8 +28,10 @@ MODEL_TAG = "mlops/model"
 KIND_TAG = "mlops/kind"
 CAUSE_TAG = "mlops/cause"
 DECISION_TAG = "mlops/decision"
+GATE_TAG = "mlops/gate"  # what a serving run serves: `plan_b`, `champion`, `withheld`
+PROCESS_TAG = "mlops/process"  # the process that executes a run, by its name in `incidents.processes`
 PERIOD_KIND = "period"
-PLAN_B_KIND = "plan_b"
+SERVE_KIND = "serve"
 RETRAIN_KIND = "retrain"
 CHAMPION_KIND = "champion"
 
@@ -52,7 +54,7 @@ def period_job_name(spec: ModelSpec) -> str:
 def build_jobs(
     spec: ModelSpec, assets: list[dg.AssetsDefinition], periods: dg.TimeWindowPartitionsDefinition
 ) -> "dict[str, UnresolvedAssetJobDefinition]":
-    """The jobs over a model's assets, by kind: `period`, `plan_b`, `retrain`, `champion`."""
+    """The jobs over a model's assets, by kind: `period`, `serve`, `retrain`, `champion`."""
 
     def job(kind: str, name: str, selection: dg.AssetSelection, description: str) -> "UnresolvedAssetJobDefinition":
         return dg.define_asset_job(
@@ -75,8 +77,8 @@ def build_jobs(
             dg.AssetSelection.assets(*assets),
             f"All assets of {spec.name} for one period, from raw {spec.records} to served predictions.",
         ),
-        PLAN_B_KIND: job(
-            PLAN_B_KIND,
+        SERVE_KIND: job(
+            SERVE_KIND,
             f"{spec.name}_serve",
             of(*SERVING),
             "Serves a period as its gate says now: plan B after a severe verdict, the champion after an accept.",
@@ -113,6 +115,14 @@ class AcceptPeriod(dg.Config):
     why: str = Field(description="Why the champion can be trusted all the same.")
 
 
+class WithdrawAccept(dg.Config):
+    """Who takes the accept of a period back, and why."""
+
+    period: str = Field(description="The period whose accept is withdrawn.")
+    by: str = Field(description="Who withdraws it.")
+    why: str = Field(description="Why the champion can't be trusted after all.")
+
+
 class OrderChampion(dg.Config):
     """Who puts which version in force, and why."""
 
@@ -138,7 +148,13 @@ def build_decision_jobs(spec: ModelSpec) -> list[dg.JobDefinition]:
     def accept(context: dg.OpExecutionContext, config: AcceptPeriod) -> None:
         store, lake = context.resources.store.store(), context.resources.lake.lake()
         decisions.accept(spec.name, lake, store, config.period, config.report_digest, config.by, config.why)
-        context.log.info(f"{config.period} is accepted; {spec.name}_plan_b serves the champion's scores")
+        context.log.info(f"{config.period} is accepted; the next run of {spec.name}_serve serves the champion's scores")
+
+    @dg.op(name=f"{spec.name}_withdraw_accept_op", required_resource_keys=resources)
+    def withdraw(context: dg.OpExecutionContext, config: WithdrawAccept) -> None:
+        store, lake = context.resources.store.store(), context.resources.lake.lake()
+        decisions.withdraw(spec.name, lake, store, config.period, config.by, config.why)
+        context.log.info(f"the accept of {config.period} is withdrawn; the next run of {spec.name}_serve serves plan B")
 
     @dg.op(name=f"{spec.name}_rollback_champion_op", required_resource_keys=resources)
     @errors_redacted()
@@ -173,6 +189,7 @@ def build_decision_jobs(spec: ModelSpec) -> list[dg.JobDefinition]:
     return [
         job("resolve_incident", resolve, "Close an incident, with a reason. It does not change any gate."),
         job("accept_period", accept, "Let the champion serve a severe period, naming the digest of its report."),
+        job("withdraw_accept", withdraw, "Take an accept back: the verdict counts again, and plan B serves."),
         job("rollback_champion", rollback, "Put the version that was champion before back in force."),
         job("promote_champion", promote, "Put a registered version in force by hand."),
     ]

@@ -10,18 +10,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.home import sensor_seconds
+from mlops_assets.home import Home, sensor_seconds
 from mlops_assets.incidents.gate import Gate
+from mlops_assets.incidents.lease import holders
 from mlops_assets.incidents.store import IncidentKind, Store
 from mlops_assets.lake.store import DamagedPartition, Lake
+from mlops_assets.monitored_model import aliases, decision_log
 from mlops_assets.monitored_model.arrivals import Arrival
 from mlops_assets.monitored_model.gates import (
     awaits_outcomes,
     champion_before,
     newest_to_train,
+    period_gate,
     period_gates,
     records_to_serve,
 )
@@ -30,15 +34,17 @@ from mlops_assets.monitored_model.jobs import (
     CAUSE_TAG,
     CHAMPION_KIND,
     DECISION_TAG,
+    GATE_TAG,
     KIND_TAG,
     MODEL_TAG,
     PERIOD_KIND,
-    PLAN_B_KIND,
     RETRAIN_KIND,
+    SERVE_KIND,
     SERVING,
 )
-from mlops_assets.monitored_model.resources import PARTITION_TAG
+from mlops_assets.monitored_model.resources import PARTITION_TAG, RUN_LEASE
 from mlops_assets.monitored_model.runs import run_outcome
+from mlops_assets.monitored_model.served_by import served_by
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.tables import (
     CHAMPION,
@@ -49,6 +55,9 @@ from mlops_assets.monitored_model.tables import (
     SERVED_PREDICTIONS,
     WAITS_FOR,
 )
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MAX_ATTEMPTS = 4
 # Before the second attempt, in intervals of the sensors; each further one waits twice as long.
@@ -139,12 +148,13 @@ def plan_b_runs(
         if wait > 0:
             plan.notes.append(f"{period}: attempt {len(attempts) + 1} in {wait:.0f} s")
             continue
-        tags = {DECISION_TAG: decided.decision_id, CAUSE_TAG: decided.reason[:200] or decided.state}
+        tags = {DECISION_TAG: decided.decision_id, GATE_TAG: decided.state}
+        tags[CAUSE_TAG] = decided.reason[:200] or decided.state
         incident = next(iter(store.incidents(model=spec.name, period=period, kind="drift")), None)
         if incident is not None:
             tags["mlops/incident"] = str(incident.id)
         key = f"{period}:{decided.decision_id}:{len(attempts) + 1}"
-        plan.runs.append(Wanted(PLAN_B_KIND, period, key, tags))
+        plan.runs.append(Wanted(SERVE_KIND, period, key, tags))
         plan.notes.append(f"{period}: {why}")
     if not plan.notes:
         plan.notes.append("what is served is what the gates say")
@@ -162,6 +172,28 @@ def _damaged_input(spec: ModelSpec, lake: Lake, period: str) -> str | None:
             if found is not None and found.damaged:
                 return found.damaged
     return None
+
+
+def serving_now(
+    spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance, period: str
+) -> tuple[bool, str]:
+    """Whether a period is served as its gate says, and by whom; if not, what that waits for and what to do."""
+    decided = period_gate(spec, lake, store, period)
+    by = served_by(lake, spec.name, period)
+    now = "nothing" if by is None else f"the {by}" if by.source == "champion" else str(by)
+    why = difference(spec, lake, period, decided)
+    if why is None:
+        because = f": {by.reason}" if by is not None and by.source == "withheld" and by.reason else ""
+        return True, f"served by {now}{because}"
+    busy = run_under_way(instance, spec.name, period)
+    waits = plan_b_runs(spec, lake, store, instance).message
+    if busy is not None:
+        signs = holders(store, f"{RUN_LEASE}{busy}/")
+        waits = f"run {busy[:8]} of this period has not ended" + (f" ({signs[0]})" if signs else "")
+    return False, (
+        f"still served by {now}; the gate says {decided.state}. It waits: {waits}. Where sensors run, "
+        f"{spec.name}_serving serves it then; elsewhere run this command again"
+    )
 
 
 def difference(spec: ModelSpec, lake: Lake, period: str, decided: Gate) -> str | None:
@@ -398,6 +430,38 @@ def retrain_runs(
     return _tried(
         spec, store, instance, due, CAUSES_TAG, "retrain_failed", left, f"{newest} is trained for {told}", now
     )
+
+
+def finish_decisions(spec: ModelSpec, lake: Lake, store: Store) -> str | None:
+    """Finish what a dead process has left between the lake, the registry and the log; what was done, None if nothing.
+
+    A version that is gone from the registry is told, not raised: everything else goes on.
+    """
+    from mlops_assets.training import registry
+
+    decision_log.catch_up(lake, store, spec.name)
+    try:
+        return aliases.finish(lake, store, spec.name, spec.staging, _mlflow)
+    except registry.RegistryError as error:
+        return f"the newest decision of {spec.name} can't be finished: {error}"
+
+
+def notice_aliases(spec: ModelSpec, store: Store) -> str | None:
+    """Write down that MLflow's aliases were moved by hand since they were pointed; None when they were not."""
+    if not store.decisions(spec.name, subject="alias"):
+        return None
+    found = aliases.notice(store, _mlflow(), spec.name)
+    if found is None or found.action != aliases.BY_HAND:
+        return None
+    return f"MLflow's aliases were moved by hand: {found.after}, decided is {found.before}"
+
+
+def _mlflow() -> MlflowClient:
+    from mlops_assets.training import tracking
+
+    home = Home.from_env()
+    tracking.initialise(home.tracking_uri, home.artifacts)
+    return tracking.client(home.tracking_uri)
 
 
 def _behind(spec: ModelSpec, lake: Lake) -> tuple[str, str] | None:

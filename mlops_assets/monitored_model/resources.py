@@ -16,6 +16,7 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field, PrivateAttr
 
 from mlops_assets.home import Home
+from mlops_assets.incidents import processes
 from mlops_assets.incidents.lease import Lease
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.connection import DEFAULT_MEMORY, MEMORY_VARIABLE, spill_folder
@@ -151,7 +152,7 @@ def _period_run(context: dg.InitResourceContext, model: str) -> Iterator[PeriodR
             "mlops.model": model,
             "mlops.period": period,
             "mlops.dagster_job": run.job_name,
-            PROCESS_TAG: f"{platform.node()} {os.getpid()}",
+            PROCESS_TAG: processes.this_process(),
         },
     }
     opened = mlflow_tracking.resource_fn(context.replace_config(config))  # type: ignore[call-arg]
@@ -197,7 +198,12 @@ def _was_killed(process: str, *, known: bool) -> bool:
 
     Of another machine's process nothing is known: its run counts as abandoned when no Dagster run is `known` for it.
     """
-    host, _, pid = process.rpartition(" ")
+    lives = processes.lives(process)
+    if lives is not None:
+        return not lives
+    host, _, pid = process.rpartition(" ")  # of earlier versions of this project
+    if not pid.isdecimal():
+        return not known
     if host != platform.node():
         return not known
     try:

@@ -14,16 +14,25 @@ import dagster as dg
 from mlops_assets.home import sensor_seconds
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.dead_runs import fail_dead_runs
 from mlops_assets.monitored_model.jobs import (
     CHAMPION_KIND,
     MODEL_TAG,
     PERIOD_KIND,
-    PLAN_B_KIND,
     RETRAIN_KIND,
+    SERVE_KIND,
     automation_is_on,
 )
-from mlops_assets.monitored_model.reconciling import Plan, order_runs, paused_by, period_runs, plan_b_runs, retrain_runs
-from mlops_assets.monitored_model.resources import RUN_LEASE
+from mlops_assets.monitored_model.reconciling import (
+    Plan,
+    finish_decisions,
+    notice_aliases,
+    order_runs,
+    paused_by,
+    period_runs,
+    plan_b_runs,
+    retrain_runs,
+)
 from mlops_assets.monitored_model.runs import run_outcome
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.redaction import errors_redacted
@@ -33,14 +42,11 @@ if TYPE_CHECKING:
 
 RESOURCES = {"lake", "store"}
 ARRIVAL_SECONDS = 60
-# A run that gives no sign of life, or none any more, for so many intervals of the sensors is dead.
-SILENT_INTERVALS = 12
+# How often it is looked whether somebody has moved an alias in MLflow: each look asks the tracking server.
+ALIASES_SECONDS = 60.0
 # How far back the first look at failed runs goes, and how much of the last look is looked at again, in seconds.
 FAILURES_LOOKED_BACK = 86_400.0
 FAILURES_OVERLAP = 60.0
-# The leases of ended runs tell for a while that they were alive; then they are only in the way.
-RELEASED_KEPT = 86_400.0
-UNOBSERVED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 Planner = Callable[[ModelSpec, Lake, Store, dg.DagsterInstance], Plan]
 
@@ -54,12 +60,12 @@ def build_sensors(
     jobs: "dict[str, UnresolvedAssetJobDefinition]",
     periods: dg.TimeWindowPartitionsDefinition,
 ) -> list[dg.SensorDefinition]:
-    """`<model>_plan_b`, `<model>_retrain`, `<model>_champion_orders` and `<model>_new_data`."""
+    """`<model>_serving`, `<model>_retrain`, `<model>_champion_orders` and `<model>_new_data`."""
     return [
         _reconciler(
             spec,
-            f"{spec.name}_plan_b",
-            jobs[PLAN_B_KIND],
+            f"{spec.name}_serving",
+            jobs[SERVE_KIND],
             plan_b_runs,
             "Serves what the gates say: plan B after a severe verdict, the champion after an accept or a repair.",
         ),
@@ -76,14 +82,22 @@ def build_sensors(
             jobs[CHAMPION_KIND],
             order_runs,
             "Makes the champion follow a rollback or a promotion that a person has ordered; that of an opened period, "
-            "an earlier one that was decided later.",
+            "an earlier one that was decided later. Finishes decisions whose process died before the aliases of MLflow "
+            "were moved, and notices when somebody moves them by hand.",
+            follows_decisions=True,
         ),
         _new_data(spec, jobs[PERIOD_KIND], periods),
     ]
 
 
 def _reconciler(
-    spec: ModelSpec, name: str, job: "UnresolvedAssetJobDefinition", planner: Planner, description: str
+    spec: ModelSpec,
+    name: str,
+    job: "UnresolvedAssetJobDefinition",
+    planner: Planner,
+    description: str,
+    *,
+    follows_decisions: bool = False,
 ) -> dg.SensorDefinition:
     @dg.sensor(
         name=name,
@@ -96,14 +110,22 @@ def _reconciler(
     @errors_redacted()
     def reconcile(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         lake, store = context.resources.lake.lake(), context.resources.store.store()
+        fail_dead_runs(context.instance, store)
+        finished = finish_decisions(spec, lake, store) if follows_decisions else None
         plan = planner(spec, lake, store, context.instance)
+        cursor = context.cursor
+        if follows_decisions and time.time() - float(cursor or 0.0) > ALIASES_SECONDS:
+            finished = "; ".join(filter(None, [finished, notice_aliases(spec, store)]))
+            cursor = str(time.time())
+        if finished:
+            plan.notes.insert(0, finished)
         requests = [
             dg.RunRequest(run_key=wanted.run_key, partition_key=wanted.period, tags=wanted.tags) for wanted in plan.runs
         ]
         if requests:
             context.log.info(plan.message)
-            return dg.SensorResult(run_requests=requests)
-        return dg.SensorResult(skip_reason=plan.message)
+            return dg.SensorResult(run_requests=requests, cursor=cursor)
+        return dg.SensorResult(skip_reason=plan.message, cursor=cursor)
 
     return reconcile
 
@@ -129,6 +151,7 @@ def _new_data(
             return dg.SensorResult(skip_reason=paused, cursor=context.cursor)
         seen: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
         keys = list(periods.get_partition_keys())
+        fail_dead_runs(context.instance, store)
         arrived = arrivals(spec, lake, keys, seen)
         plan = period_runs(spec, lake, store, context.instance, arrived)
         missing = missing_periods(spec, lake, store, keys, datetime.now(), arrived)
@@ -188,34 +211,6 @@ def _dead_runs() -> dg.SensorDefinition:
         )
 
     return dead_runs
-
-
-def fail_dead_runs(instance: dg.DagsterInstance, store: Store, *, now: float | None = None) -> list[str]:
-    """Mark the models' started runs as failed whose process gives no sign of life any more; returns their ids.
-
-    Dagster's default launcher has no health check: a run that was killed together with its launcher stays STARTED, and
-    one whose launcher was killed before it had a process stays STARTING.
-    """
-    from mlops_assets.incidents.lease import forget_released, holders, last_heartbeat
-
-    moment = time.time() if now is None else now
-    ended = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=UNOBSERVED)):
-        run = record.dagster_run
-        signs = holders(store, f"{RUN_LEASE}{run.run_id}/")
-        # A click on Materialize has no tag of ours, but our assets give signs of life in it.
-        if (MODEL_TAG not in run.tags and not signs) or any(sign.gone is None for sign in signs):
-            continue
-        begun = record.start_time or record.update_timestamp.timestamp()
-        # Between two steps in processes of their own no lease is held, but the last one was given back just now.
-        beaten = last_heartbeat(store, f"{RUN_LEASE}{run.run_id}/")
-        last = max(begun, beaten.timestamp()) if beaten is not None else begun
-        killed = bool(signs) and all(sign.gone is not None for sign in signs)
-        if killed or moment - last > SILENT_INTERVALS * sensor_seconds():
-            instance.report_run_failed(run, "its process gives no sign of life; it was killed, or its machine is gone")
-            ended.append(run.run_id)
-    forget_released(store, RUN_LEASE, older_than=RELEASED_KEPT)
-    return ended
 
 
 def _failures() -> dg.SensorDefinition:

@@ -359,11 +359,12 @@ def register(
 
 def find_version(client: MlflowClient, name: str, fingerprint: str) -> str | None:
     """The oldest version with this fingerprint, None when there is none."""
-    same = [v for v in _versions(client, name) if v.tags.get("fingerprint") == fingerprint]
+    same = [v for v in versions_of(client, name) if v.tags.get("fingerprint") == fingerprint]
     return min((str(v.version) for v in same), key=int, default=None)
 
 
-def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """All registered versions of a model."""
     found: list[ModelVersion] = []
     token: str | None = None
     while True:
@@ -374,66 +375,9 @@ def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
             return found
 
 
-def set_champion(client: MlflowClient, name: str, version: str, previous: str | None) -> None:
-    """Point `@champion` at a version and `@previous_champion` at the one before; tag the others' status.
-
-    Doing it again changes nothing. Whoever was champion until now becomes `archived`; challengers that never
-    were stay `challenger`. Call it for the newest period's decision only.
-    """
-    versions = {str(v.version): v for v in _versions(client, name)}
-    for wanted in filter(None, (version, previous)):
-        if wanted not in versions:
-            raise RegistryError(
-                f"model {name} lacks version {wanted}; found {', '.join(sorted(versions, key=int)) or 'none'}"
-            )
-    client.set_registered_model_alias(name, CHAMPION, version)
-    if previous is not None and previous != version:
-        client.set_registered_model_alias(name, PREVIOUS_CHAMPION, previous)
-    elif PREVIOUS_CHAMPION in client.get_registered_model(name).aliases:
-        client.delete_registered_model_alias(name, PREVIOUS_CHAMPION)
-    for number, known in versions.items():
-        status = known.tags.get("status")
-        if number == version:
-            wanted_status = "champion"
-        elif number == previous or status == "champion":
-            wanted_status = "archived"
-        else:
-            continue
-        if status != wanted_status:
-            client.set_model_version_tag(name, number, "status", wanted_status)
-
-
 def staging_alias(place: int) -> str:
     """The alias of a place in staging: `staging-1` is the best."""
     return f"{STAGING}{place}"
-
-
-def set_staging(client: MlflowClient, name: str, versions: Sequence[str]) -> None:
-    """Point `@staging-1`, `@staging-2`, … at versions, best first, and remove the staging aliases beyond them.
-
-    Versions that leave staging become `archived`; a challenger or champion among them keeps its own status.
-    Doing it again changes nothing. Call it for the newest period only.
-    """
-    known = {str(v.version): v for v in _versions(client, name)}
-    gone = [version for version in versions if version not in known]
-    if gone:
-        raise RegistryError(
-            f"model {name} lacks version {gone[0]}; found {', '.join(sorted(known, key=int)) or 'none'}"
-        )
-    wanted = {staging_alias(place): version for place, version in enumerate(versions, start=1)}
-    aliases = {alias: str(v) for alias, v in client.get_registered_model(name).aliases.items()} if known else {}
-    for alias in aliases:
-        if alias.startswith(STAGING) and alias not in wanted:
-            client.delete_registered_model_alias(name, alias)
-    for alias, version in wanted.items():
-        if aliases.get(alias) != version:
-            client.set_registered_model_alias(name, alias, version)
-    for number, found in known.items():
-        status = found.tags.get("status")
-        if status == "staging" and number not in versions:
-            client.set_model_version_tag(name, number, "status", "archived")
-        elif status == "archived" and number in versions and RUNNER_UP_OF in found.tags:
-            client.set_model_version_tag(name, number, "status", "staging")
 
 
 def load(client: MlflowClient, name: str, version: str) -> LoadedModel:

@@ -195,6 +195,21 @@ def open_run(
         client.set_terminated(run_id, status)
 
 
+def close_open_runs(client: MlflowClient, tag: str, value: str, status: str) -> list[str]:
+    """Close the runs that carry a tag and are still running, and those nested below them; returns their ids."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    closed: list[str] = []
+    waiting = [(tag, value)]
+    while waiting:
+        name, wanted = waiting.pop()
+        for run in client.search_runs(experiments, f"tags.`{name}` = '{wanted}'", max_results=1000):
+            waiting.append(("mlflow.parentRunId", run.info.run_id))
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, status)
+                closed.append(run.info.run_id)
+    return closed
+
+
 def log(
     client: MlflowClient,
     run_id: str,

@@ -17,7 +17,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from mlops_assets.monitored_model.jobs import DECISION_TAG, KIND_TAG, PERIOD_KIND, PLAN_B_KIND
+from mlops_assets.monitored_model.jobs import DECISION_TAG, KIND_TAG, PERIOD_KIND, SERVE_KIND
 from mlops_assets.monitored_model.reconciling import FINISHED_STATUSES
 from mlops_assets.monitored_model.runs import run_outcome
 from mlops_assets.monitoring import periods
@@ -68,7 +68,7 @@ def test_a_month_that_turned_is_withheld_told_served_by_plan_b_and_outlived(work
     turned(works, SEVERE)
     works.wait_until_settled(SEVERE)
     assert outcomes(works, SEVERE, PERIOD_KIND) == ["withheld"]
-    assert outcomes(works, SEVERE, PLAN_B_KIND) == ["success"]
+    assert outcomes(works, SEVERE, SERVE_KIND) == ["success"]
     served = works.lake.partition("rides", "served_predictions", SEVERE)
     assert served.facts["gate"] == "plan_b"
     assert served.rows == works.lake.partition("rides", "features", SEVERE).rows > 0
@@ -168,7 +168,7 @@ def _served_once(works: Deployment, period: str) -> None:
     assert len(rows["record_id"].unique()) == rows.num_rows
     assert rows["decision_id"].unique().to_pylist() == [served.facts["decision_id"]]
     effective = Counter(
-        run.tags[DECISION_TAG] for run in runs(works, period, PLAN_B_KIND) if run.status is dg.DagsterRunStatus.SUCCESS
+        run.tags[DECISION_TAG] for run in runs(works, period, SERVE_KIND) if run.status is dg.DagsterRunStatus.SUCCESS
     )
     assert all(count == 1 for count in effective.values()), effective
 
@@ -221,13 +221,13 @@ def test_new_thresholds_and_the_report_alone_switch_what_is_served(works: Deploy
     works.kill(works.code_server)
     works.start_code_server()
     works.report_again(SEVERE)
-    wait_for(lambda: len(runs(works, SEVERE, PLAN_B_KIND)) == 2, 120, "the reconciler", works.log)
+    wait_for(lambda: len(runs(works, SEVERE, SERVE_KIND)) == 2, 120, "the reconciler", works.log)
     works.wait_until_settled(SEVERE)
     served = works.lake.partition("rides", "served_predictions", SEVERE)
     assert served.facts["gate"] == "champion"
     assert served.rows == by_plan_b.rows
     assert served.facts["decision_id"] != by_plan_b.facts["decision_id"]
-    assert outcomes(works, SEVERE, PLAN_B_KIND) == ["success", "success"]
+    assert outcomes(works, SEVERE, SERVE_KIND) == ["success", "success"]
     assert len(runs(works, SEVERE, PERIOD_KIND)) == 1, "more than the report was made again"
     (drift,) = works.store.incidents(kind="drift")
     assert drift.state == "resolved"

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from mlops_assets.incidents.store import AlreadyResolved, Incident, Store
+from mlops_assets.incidents.store import AlreadyResolved, Incident, NothingAccepted, Store
 
 EVIDENCE = st.sampled_from(["a", "b", "c"])
 _models = (f"model_{number}" for number in itertools.count())
@@ -27,6 +27,7 @@ class IncidentStates(RuleBasedStateMachine):
         self.evidence: str | None = None
         self.events: list[str] = []
         self.accepted: str | None = None
+        self.closed_by_accept = False
 
     @rule(evidence=EVIDENCE)
     def find(self, evidence: str) -> None:
@@ -34,7 +35,7 @@ class IncidentStates(RuleBasedStateMachine):
         if evidence == self.evidence:
             return
         self.events.append({None: "opened", "open": "updated", "resolved": "reopened"}[self.state])
-        self.state, self.evidence = "open", evidence
+        self.state, self.evidence, self.closed_by_accept = "open", evidence, False
 
     @precondition(lambda self: self.state is not None)
     @rule()
@@ -52,6 +53,19 @@ class IncidentStates(RuleBasedStateMachine):
         self.accepted = digest
         if self.state == "open":
             self._closed("resolved")
+            self.closed_by_accept = True
+
+    @rule()
+    def withdraw(self) -> None:
+        if self.accepted is None:
+            with pytest.raises(NothingAccepted):
+                self.store.withdraw(self.model, "2022-12", by="bob", why="not fine")
+            return
+        self.store.withdraw(self.model, "2022-12", by="bob", why="not fine")
+        self.accepted = None
+        if self.closed_by_accept:
+            self.events.append("reopened")
+            self.state, self.closed_by_accept = "open", False
 
     @rule(cause_gone=st.booleans())
     def close_by_itself(self, cause_gone: bool) -> None:
@@ -63,7 +77,8 @@ class IncidentStates(RuleBasedStateMachine):
 
     @invariant()
     def the_store_agrees(self) -> None:
-        assert self.store.accepted(self.model, "2022-12") == self.accepted
+        accept = self.store.accepted(self.model, "2022-12")
+        assert (None if accept is None else accept.report_digest) == self.accepted
         if self.state is None:
             assert self.store.incidents(self.model) == []
             return
@@ -74,6 +89,8 @@ class IncidentStates(RuleBasedStateMachine):
         told = {"opened": "incident_opened", "reopened": "incident_opened"}
         told |= {"resolved": "incident_resolved", "closed": "incident_resolved"}
         expected = [told[event] for event in self.events if event in told]
+        logged = [line.action for line in self.store.decisions(self.model, subject="incident")]
+        assert logged == self.events
         assert [alert.kind for alert in self.store.alerts(self.model)] == expected
 
     def incident(self) -> Incident:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.incidents.store import AlreadyResolved, CauseConsumed, Incident, Store, UnknownCause, UnknownIncident
+from mlops_assets.incidents.store import (
+    AlreadyResolved,
+    CauseConsumed,
+    Incident,
+    NothingAccepted,
+    Store,
+    UnknownCause,
+    UnknownIncident,
+)
 
 REASON = {"column": "fee", "value": 3.4, "threshold": 0.25, "sentence": "fee: PSI 3.4, severe from 0.25"}
 
@@ -118,7 +126,9 @@ def test_accepting_names_the_report_and_resolves_its_incident(store: Store) -> N
     number = severe(store).id
     assert store.accepted("taxi", "2022-12") is None
     store.accept("taxi", "2022-12", "report-1", by="ada", why="fares are known")
-    assert store.accepted("taxi", "2022-12") == "report-1"
+    accept = store.accepted("taxi", "2022-12")
+    assert accept is not None
+    assert (accept.report_digest, accept.by, accept.why) == ("report-1", "ada", "fares are known")
     incident = store.incident(number)
     assert (incident.state, incident.resolved_by, incident.resolved_why) == (
         "resolved",
@@ -132,7 +142,37 @@ def test_the_newest_accept_counts_and_repeating_it_adds_nothing(store: Store) ->
     for digest in ("report-1", "report-2", "report-2", "report-1"):
         store.accept("taxi", "2022-12", digest, by="ada", why="fine")
     assert [accept.report_digest for accept in store.accepts("taxi")] == ["report-1", "report-2", "report-1"]
-    assert store.accepted("taxi", "2022-12") == "report-1"
+    accept = store.accepted("taxi", "2022-12")
+    assert accept is not None
+    assert accept.report_digest == "report-1"
+
+
+def test_a_withdrawn_accept_counts_no_longer_and_opens_again_what_it_closed(store: Store) -> None:
+    number = severe(store).id
+    store.accept("taxi", "2022-12", "report-1", by="ada", why="fares are known")
+    withdrawn = store.withdraw("taxi", "2022-12", by="bob", why="they were not")
+    assert (withdrawn.withdrawn_by, withdrawn.withdrawn_why) == ("bob", "they were not")
+    assert store.accepted("taxi", "2022-12") is None
+    assert store.accepts("taxi") == [withdrawn], "nothing disappears"
+    incident = store.incident(number)
+    assert (incident.state, incident.resolved_by) == ("open", None)
+    assert [(event.event, event.by) for event in incident.history][1:] == [("resolved", "ada"), ("reopened", "bob")]
+    assert kinds(store) == ["incident_opened", "incident_resolved", "incident_opened"]
+    with pytest.raises(NothingAccepted, match="no accept of taxi 2022-12 is in force"):
+        store.withdraw("taxi", "2022-12", by="bob", why="again")
+    store.accept("taxi", "2022-12", "report-1", by="ada", why="now they are")
+    accept = store.accepted("taxi", "2022-12")
+    assert accept is not None
+    assert accept.why == "now they are"
+    assert store.incident(number).state == "resolved"
+
+
+def test_withdrawing_leaves_an_incident_that_the_accept_did_not_close(store: Store) -> None:
+    number = severe(store).id
+    store.resolve(number, by="ada", why="looked at it")
+    store.accept("taxi", "2022-12", "report-1", by="ada", why="fares are known")
+    store.withdraw("taxi", "2022-12", by="bob", why="they were not")
+    assert store.incident(number).state == "resolved"
 
 
 def test_champion_orders_are_kept_newest_last(store: Store) -> None:

@@ -75,7 +75,7 @@ def test_a_severe_periods_own_run_withholds_it_with_the_reason_and_the_day_since
     served = shown["served_predictions"]
     assert (served["dagster/row_count"].value, served["gate"].value) == (0, "plan_b")
     assert served["reason"].value == "withheld: severe drift: fee, fare since 2021-04-13"
-    assert shown["fallback_predictions"]["reason"].value == "plan B is due, the sensor rides_plan_b serves it"
+    assert shown["fallback_predictions"]["reason"].value == "plan B is due, the sensor rides_serving serves it"
     # The champion's own scores are kept, so that people can see what plan B costs or saves.
     assert history.partition("predictions", SEVERE).rows == 600
     assert history.partition("performance", SEVERE).facts["value"] is not None

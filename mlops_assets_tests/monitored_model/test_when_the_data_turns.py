@@ -33,6 +33,7 @@ from mlops_assets.monitored_model import decisions
 from mlops_assets.monitored_model.arrivals import arrivals, missing_periods
 from mlops_assets.monitored_model.assets import build_assets
 from mlops_assets.monitored_model.backfill import reconcile
+from mlops_assets.monitored_model.dead_runs import SILENT_INTERVALS, fail_dead_runs
 from mlops_assets.monitored_model.decisions import Refused
 from mlops_assets.monitored_model.findings import performance_judged
 from mlops_assets.monitored_model.gates import period_gate
@@ -48,7 +49,7 @@ from mlops_assets.monitored_model.reconciling import (
     retrain_runs,
 )
 from mlops_assets.monitored_model.resources import PARTITION_TAG, RUN_LEASE, mlflow_period_run
-from mlops_assets.monitored_model.sensors import SILENT_INTERVALS, fail_dead_runs, platform_sensors
+from mlops_assets.monitored_model.sensors import platform_sensors
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets_tests import rides_graph, tiny_model
 from mlops_assets_tests.monitored_model.conftest import MADE, TURNED, History, turn_again
@@ -222,8 +223,9 @@ def test_accepting_the_very_report_serves_the_champion_and_resolves_the_incident
     assert (found.state, found.resolved_by, found.resolved_why) == ("resolved", "ann", "accepted: known")
     assert follow(own_turned) == [("rides_serve", NEXT, "success")]
     assert served(own_turned, NEXT) == (600, "champion")
+    (accept,) = own_turned.store.accepts("rides")
     assert own_turned.partition("fallback_predictions", NEXT).reason == (
-        "not needed: the gate is champion (severe drift, accepted by a person)"
+        f"not needed: the gate is champion (severe drift, accepted by ann on {accept.at:%Y-%m-%d %H:%M} UTC: known)"
     )
     assert follow(own_turned) == [], "what was done is not due any more"
     assert alerts(own_turned, NEXT).count("incident_resolved") == 1
@@ -681,7 +683,7 @@ def planned(plan: Plan) -> list[tuple[str | None, str | None, str | None, str | 
 def test_sensors_skip_with_a_sentence_when_nothing_is_due(own_history: History) -> None:
     for period in ("2021-07", "2021-08"):
         (own_history.data / "rides" / f"{period}.parquet").unlink()
-    assert skipped(own_history, "rides_plan_b") == "what is served is what the gates say"
+    assert skipped(own_history, "rides_serving") == "what is served is what the gates say"
     assert skipped(own_history, "rides_retrain") == "there is no cause for retraining"
     assert skipped(own_history, "rides_champion_orders") == "nobody has ordered a champion"
     assert str(skipped(own_history, "rides_new_data")).startswith("no data of 2021-07, 2021-08, ")
@@ -693,7 +695,7 @@ def test_sensors_ask_for_what_reconciling_says_and_duplicate_ticks_have_the_same
     decisions.retrain("rides", lake, store, "ann", "new tariff")
     decisions.promote("rides", lake, store, "1", "ann", "back")
     for name, planner in (
-        ("rides_plan_b", plan_b_runs),
+        ("rides_serving", plan_b_runs),
         ("rides_retrain", retrain_runs),
         ("rides_champion_orders", order_runs),
     ):
@@ -701,13 +703,13 @@ def test_sensors_ask_for_what_reconciling_says_and_duplicate_ticks_have_the_same
         assert len(wanted.runs) == 1
         for _ in range(2):
             assert requested(evaluated(own_history, name).run_requests) == planned(wanted)
-    (request,) = evaluated(own_history, "rides_plan_b").run_requests
+    (request,) = evaluated(own_history, "rides_serving").run_requests
     gate = period_gate(tiny_model.spec(), lake, store, SEVERE)
     assert request.run_key == f"{SEVERE}:{gate.decision_id}:1"
     assert request.tags["mlops/incident"] == str(incident(own_history, SEVERE).id)
     # While a run of the period is under way nothing is asked for.
     started(instance, SEVERE, **{MODEL_TAG: "rides"})
-    assert str(skipped(own_history, "rides_plan_b")).startswith(f"{SEVERE} is being made by run ")
+    assert str(skipped(own_history, "rides_serving")).startswith(f"{SEVERE} is being made by run ")
 
 
 def test_the_new_data_sensor_asks_once_for_each_content_of_a_file(own_history: History) -> None:
@@ -850,7 +852,8 @@ def test_accept_from_the_command_line_serves_at_once(told: History) -> None:
     accepted = command("incidents", "accept", "rides", SEVERE, "--digest", digest(told, SEVERE)[:16], "--why", "known")
     assert accepted.exit_code == 0, accepted.output
     assert f"done: rides_serve {SEVERE}  success" in accepted.output
-    assert accepted.output.endswith(f"rides {SEVERE} is accepted and served by the champion.\n")
+    version = told.partition("predictions", SEVERE).facts["version"]
+    assert accepted.output.endswith(f"rides {SEVERE} is accepted and served by the champion, version {version}.\n")
     assert served(told, SEVERE) == (600, "champion")
 
 

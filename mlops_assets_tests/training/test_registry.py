@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from mlops_assets.training import registry, tracking
+from mlops_assets.training import aliases, registry, tracking
 from mlops_assets.training.candidates import Candidate, Target
 from mlops_assets.training.fit_version import FIT_VERSION
 from mlops_assets.training.pipeline import scores
@@ -158,22 +158,27 @@ def test_aliases_and_statuses_follow_the_champion(store, version):
         tags = {v: client.get_model_version("aliases", v).tags["status"] for v in (a, b, c)}
         return {k: str(v) for k, v in model.aliases.items()}, tags
 
-    registry.set_champion(client, "aliases", a, None)
+    def point(champion: str, previous: str | None = None) -> None:
+        missing = aliases.missing_changes(client, "aliases", aliases.Pointed(champion, previous))
+        aliases.apply(client, "aliases", missing, lambda: None)
+        assert aliases.missing_changes(client, "aliases", aliases.Pointed(champion, previous)) == []
+
+    point(a)
     assert state() == ({"champion": a}, {a: "champion", b: "challenger", c: "challenger"})
     for _ in range(2):
-        registry.set_champion(client, "aliases", c, a)
+        point(c, a)
         assert state() == (
             {"champion": c, "previous_champion": a},
             {a: "archived", b: "challenger", c: "champion"},
         )
     # A rollback.
-    registry.set_champion(client, "aliases", a, c)
+    point(a, c)
     assert state() == (
         {"champion": a, "previous_champion": c},
         {a: "champion", b: "challenger", c: "archived"},
     )
     with pytest.raises(registry.RegistryError, match="lacks version 9"):
-        registry.set_champion(client, "aliases", "9", a)
+        point("9", a)
     assert state()[0]["champion"] == a
 
 

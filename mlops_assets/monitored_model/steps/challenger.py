@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlops_assets.drift.profile import Profile, profile
+from mlops_assets.monitored_model import decision_log
 from mlops_assets.monitored_model.gates import newest_to_train
 from mlops_assets.monitored_model.learning_plan import (
     ROLES,
@@ -120,6 +121,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             CAUSE_IDS: [cause.id for cause in causes],
             "reused": reused,
             "version": version,
+            "fingerprint": fingerprint,
             "trained_on": plan.trained_on,
             "since": str(plan.since) if plan.since else None,
             "parts": {
@@ -131,6 +133,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             **({"baseline": baseline} if baseline else {}),
         },
     )
+    decision_log.record(bench.lake, bench.store, bench.name, period, "challenger", bench.run_id)
     shown = Presentation(_challenger_metadata(bench, plan, model, row, told, reused=reused))
     shown.metadata |= {f"{role}_sample": str(found) for role, found in sampled.items()}
     if staging:
@@ -310,9 +313,10 @@ def _train(
             {name: why[:MOST_OF_AN_ERROR] for name, why in trained.failed.items()}
         )
     versions: list[str] = []
-    with bench.lease():
+    with bench.lease() as lease:
         for place, (model, its) in enumerate(zip(models, logged, strict=True), start=1):
             best = place == 1
+            lease.check()
             versions.append(
                 registry.register(
                     run.client,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mlops_assets.lake.store import DamagedPartition, Partition
+from mlops_assets.monitored_model import aliases, decision_log
+from mlops_assets.monitored_model.announcing import announce_champion
 from mlops_assets.monitored_model.learning_plan import Part, PartRows
 from mlops_assets.monitored_model.outcome import Link, Outcome, table
 from mlops_assets.monitored_model.presentation import Presentation
@@ -17,7 +19,6 @@ from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, CHAMPION,
 from mlops_assets.monitored_model.workbench import Workbench, to_json
 
 if TYPE_CHECKING:
-    from mlops_assets.incidents.store import AlertKind
     from mlops_assets.training.registry import LoadedModel
 
 CHAMPION_SCHEMA = pa.schema(
@@ -46,15 +47,16 @@ def make(bench: Workbench, period: str) -> Outcome:
     absent = bench.absent(CHALLENGER, period)
     before = bench.champion_before(period)
     challenger: LoadedModel | None = None
-    with bench.lease():
+    with bench.lease() as lease:
+        aliases.finish(bench.lake, bench.store, bench.name, bench.spec.staging, lambda: bench.run_required().client)
         if absent is not None:
             row = _without_challenger(bench, before, absent)
         else:
             row, challenger = _compared(bench, period, bench.partition(CHALLENGER, period), before)
-        compared = row
         row = _as_ordered(bench, period, row)
         reason = None if row["version"] else f"{NO_CHAMPION}: {row['reason']}"
         rows = [row] if row["version"] else []
+        lease.check()
         partition = bench.write(
             CHAMPION,
             period,
@@ -62,15 +64,17 @@ def make(bench: Workbench, period: str) -> Outcome:
             reason=reason,
             facts={name: row.get(name) for name in ("decision", "version", "previous_version", "reason", "order")},
         )
+        decision_log.record(bench.lake, bench.store, bench.name, period, "champion", bench.run_id)
+        announce_champion(bench.store, partition)
         if row["version"] and bench.lake.periods(bench.name, CHAMPION)[-1] == period:
-            _move_aliases(bench, period, row["version"])
+            client = bench.run_required().client
+            aliases.point(bench.lake, bench.store, client, bench.name, bench.spec.staging, lease, bench.run_id)
         if absent is None:
             _consume_causes(bench, period)
-    _announce(bench, period, row)
     shown = Presentation()
     if challenger is not None:
         its = challenger
-        shown.add("the comparison in MLflow", lambda: _note_outcome(bench, period, its, compared))
+        shown.add("the comparison in MLflow", lambda: _note_outcome(bench, period, its, row))
     shown.add("the comparison", lambda: _champion_metadata(bench, row))
     return Outcome(partition, shown.metadata, warnings=shown.warnings)
 
@@ -100,20 +104,6 @@ def _as_ordered(bench: Workbench, period: str, row: dict[str, Any]) -> dict[str,
         "order": order.id,
         "reason": f"{order.by}: {order.why} (the comparison said: {row['reason']})",
     }
-
-
-def _announce(bench: Workbench, period: str, row: Mapping[str, Any]) -> None:
-    kinds: dict[str, AlertKind] = {
-        "first": "champion_promoted",
-        "promoted": "champion_promoted",
-        "promoted_by_hand": "champion_promoted",
-        "rolled_back": "champion_rolled_back",
-    }
-    kind = kinds.get(row["decision"])
-    if kind is not None:
-        title = f"{bench.name}: version {row['version']} is champion after {period} ({row['decision']})"
-        key = f"{bench.name}/{period}/{row['decision']}/{row['version']}"
-        bench.store.announce(kind, bench.name, period, title, row["reason"], key)
 
 
 def _without_challenger(bench: Workbench, before: Partition | None, why: str) -> dict[str, Any]:
@@ -213,7 +203,7 @@ def _learned_by(bench: Workbench, version: str, period: str) -> list[Part]:
 
 
 def _note_outcome(bench: Workbench, period: str, model: LoadedModel, row: Mapping[str, Any]) -> None:
-    """Write the comparison on the challenger's run and on the period's."""
+    """Write the comparison, and what came of it, on the challenger's run and on the period's."""
     from mlops_assets.training import tracking
 
     run = bench.run_required()
@@ -230,31 +220,6 @@ def _note_outcome(bench: Workbench, period: str, model: LoadedModel, row: Mappin
         metrics=metrics,
         tags=tags | {"champion": row["version"], "challenger": model.version},
     )
-
-
-def _move_aliases(bench: Workbench, period: str, version: str) -> None:
-    from mlops_assets.training import registry
-
-    previous = None
-    for earlier in reversed([p for p in bench.lake.periods(bench.name, CHAMPION) if p < period]):
-        found = bench.find(CHAMPION, earlier)
-        decided = None if found is None or found.damaged else found.facts.get("version")
-        if decided and decided != version:
-            previous = decided
-            break
-    client = bench.run_required().client
-    registry.set_champion(client, bench.name, version, previous)
-    registry.set_staging(client, bench.name, _staged(bench, period))
-
-
-def _staged(bench: Workbench, period: str) -> list[str]:
-    """The versions in staging after a period: those of the newest search, as many as are wanted now."""
-    for known in reversed([p for p in bench.lake.periods(bench.name, CHALLENGER) if p <= period]):
-        partition = bench.find(CHALLENGER, known)
-        if partition is not None and partition.rows:
-            listed = partition.facts.get("staging", [])
-            return [row["version"] for row in listed][: bench.spec.staging]
-    return []
 
 
 def _champion_metadata(bench: Workbench, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def make(bench: Workbench, period: str) -> Outcome:
     if known is not None and known.rows and known.facts.get("decision_id") == decided.decision_id:
         return Outcome(known, _metadata(bench, known, decided))
     if bench.plan_b_waits:
-        return _empty(bench, period, decided, f"plan B is due, the sensor {bench.name}_plan_b serves it")
+        return _empty(bench, period, decided, f"plan B is due, the sensor {bench.name}_serving serves it")
     # Before the stream is opened: DuckDB takes no other statement while a result is being read.
     schema = served_schema(bench)
     try:
@@ -154,6 +154,7 @@ def _write(bench: Workbench, period: str, served: Served, schema: pa.Schema, dec
         "decision_id": decided.decision_id,
         "rung": served.rung,
         "source_period": served.source_period,
+        "model_version": served.model_version,
         "skipped": dict(served.skipped),
         "cut": served.cut,
         **dict(served.facts),

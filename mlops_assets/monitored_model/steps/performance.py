@@ -115,6 +115,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             "verdict": verdict,
             "version": model.version,
             "served_value": _plain(served[bench.spec.metric]) if served else None,
+            "floor": _floor(bench.spec.metric, realised),
         },
     )
     performance_judged(bench, period, verdict, check.description, model.version)
@@ -142,6 +143,23 @@ def _served(bench: Workbench, period: str, realised: Mapping[str, float]) -> Map
     labelled = _labelled(bench, period, FALLBACK_PREDICTIONS)
     truth = encode_target(labelled["outcome"], bench.spec.target)
     return measure(truth, labelled[SCORE].to_numpy(), plan.facts["cut"])
+
+
+def _floor(metric: str, realised: Mapping[str, float]) -> float | None:
+    """The metric without any model: all called positive, or one score for all; None where that is not defined."""
+    rate = realised.get("positive_rate", math.nan)
+    if math.isnan(rate):
+        return 0.0 if metric == "r2" else None
+    floors = {
+        "f1": realised["f1_all_positive"],
+        "precision": rate,
+        "average_precision": rate,
+        "auc": 0.5,
+        "accuracy": max(rate, 1 - rate),
+        "brier": rate * (1 - rate),
+        "log_loss": -sum(share * math.log(share) for share in (rate, 1 - rate) if share > 0),
+    }
+    return _plain(floors.get(metric, math.nan))
 
 
 def _plain(value: float) -> float | None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from mlops_assets.incidents.gate import Gate
 from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.store import identifier
+from mlops_assets.monitored_model import decision_log
 from mlops_assets.monitored_model.gates import records_to_serve
 from mlops_assets.monitored_model.outcome import Check, Outcome
 from mlops_assets.monitored_model.runs import BORDER_CHECK
 from mlops_assets.monitored_model.scoring import served_schema
+from mlops_assets.monitored_model.served_by import served_by
 from mlops_assets.monitored_model.tables import FALLBACK_PREDICTIONS, PREDICTIONS, SERVED_PREDICTIONS
 from mlops_assets.monitored_model.workbench import Workbench
-
-if TYPE_CHECKING:
-    pass
 
 
 def make(bench: Workbench, period: str) -> Outcome:
@@ -30,16 +29,16 @@ def make(bench: Workbench, period: str) -> Outcome:
         facts["source"] = decided.state
         partition = bench.write(SERVED_PREDICTIONS, period, query_batches(bench.con, query), facts=facts)
     else:
-        reason = (
-            decided.reason
-            if decided.state == "none"
-            else f"withheld: {decided.reason}{_no_rung(bench, period, decided)}"
-        )
+        reason = decided.reason
+        if decided.state != "none":
+            reason = f"withheld: {_no_rung(bench, period, decided)}{decided.reason}"
         partition = bench.write(SERVED_PREDICTIONS, period, schema.empty_table(), reason=reason, facts=facts)
+    decision_log.record(bench.lake, bench.store, bench.name, period, "served", bench.run_id)
     if query is not None:
         bench.store.close_by_itself(bench.name, period, "plan_b_failed", f"the period is served by {decided.state}")
     metadata: dict[str, Any] = {
         "gate": decided.state,
+        "served_by": str(served_by(bench.lake, bench.name, period)),
         # An empty partition's own reason says it already.
         "gate_reason": decided.reason if partition.rows and decided.reason else None,
         "decision_id": decided.decision_id,
@@ -65,7 +64,7 @@ def _no_rung(bench: Workbench, period: str, decided: Gate) -> str:
     plan = bench.find(FALLBACK_PREDICTIONS, period)
     if plan is None or plan.damaged or plan.facts.get("impossible") != decided.decision_id:
         return ""
-    return f"; {plan.reason}"
+    return f"{plan.reason}; "
 
 
 def _champion_rows(bench: Workbench, period: str, schema: pa.Schema, decided: Gate) -> str:
@@ -99,5 +98,6 @@ def _served_complete(bench: Workbench, period: str, decided: Gate, served: int) 
     if decided.state in ("champion", "plan_b") and served == expected:
         by = "" if decided.state == "champion" else f" by plan B, because of {decided.reason}"
         return Check(BORDER_CHECK, True, f"All {served:,} records are served{by}.", metadata=metadata)
-    text = f"Withheld: {served:,} of {expected:,} records are served. {decided.reason}".strip()
+    why = f"{_no_rung(bench, period, decided)}{decided.reason}"
+    text = f"Withheld: {served:,} of {expected:,} records are served. {why}".strip()
     return Check(BORDER_CHECK, False, text, metadata=metadata)
