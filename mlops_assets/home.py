@@ -100,26 +100,14 @@ class Home:
         """Dagster's home: `DAGSTER_HOME` where it is set, else a folder of ours."""
         return Path(os.environ.get("DAGSTER_HOME") or self.root / "dagster").expanduser()
 
-    def generated(self) -> list[Path]:
-        """What is there of all that the project makes below this folder."""
-        names = ("lake", "mlflow", "optuna", "reports", "evidently", "downloads", "dagster", "logs", "alerts.jsonl")
-        return [*(self.root / name for name in names if (self.root / name).exists()), *self.root.glob("store.db*")]
-
-    def reset(self) -> None:
-        """Delete what the project made. Anything else in the folder stays."""
-        import shutil
-
-        for path in self.generated():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
     def prepare_dagster(self) -> Path:
         """Create Dagster's home with a dagster.yaml if it has none, and point `DAGSTER_HOME` at it.
 
         Returns the folder. The file gives each model one run at a time, and keeps telemetry off.
         """
+        from mlops_assets.ownership import claim
+
+        claim(self)
         self.dagster.mkdir(parents=True, exist_ok=True)
         config = self.dagster / "dagster.yaml"
         if not config.exists():

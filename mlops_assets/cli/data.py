@@ -42,6 +42,7 @@ def simulate(
       mlops-assets simulate ed_admission --table triage.csv --rows 5000
     """
     from mlops_assets.home import Home, data_dir
+    from mlops_assets.ownership import claim, note_download
     from mlops_assets.simulation.batches import find_model
     from mlops_assets.simulation.batches import simulate as draw
     from mlops_assets.simulation.generative_model import SimulationError
@@ -51,9 +52,13 @@ def simulate(
         found = find_model(model, sorted(DEFS.iterdir()))
         wanted = found.periods(months)
         starting = [found.drift(text) for text in drifts]
+        if to is None:
+            claim(Home.from_env())
         batches = []
         for batch in draw(found, wanted, folder, rows=rows, seed=seed, drifts=starting, table=table):
             batches.append(batch)
+            if to is None:
+                note_download(folder, batch.path)
             say(f"{batch.period}  {batch.rows:>7,} rows  {_batch_line(batch)}")
     except SimulationError as error:
         raise click.ClickException(str(error)) from error

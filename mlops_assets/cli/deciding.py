@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops_assets.cli.project import open_project
+from mlops_assets.cli.project import open_home, open_project
 from mlops_assets.terminal import say, waiting
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def decide(model: str, decision: Callable[[Lake, Store], object], *, period: str
             decision(*shared(definitions))
         except (UnknownModel, Refused, ValueError) as error:
             raise click.ClickException(str(error)) from error
-    with waiting("Following the decision ..."):
+    from mlops_assets.ownership import in_use
+
+    with in_use(open_home()), waiting("Following the decision ..."):
         results = reconcile(definitions, model, instance)
     for result in results:
         print_period(result, "done:")

@@ -138,6 +138,7 @@ def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunRes
         from mlops_assets.monitored_model.backfill import PeriodOutsideModel, UnknownModel, parse_periods
         from mlops_assets.monitored_model.backfill import backfill as run_periods
         from mlops_assets.monitoring import periods as statuses
+        from mlops_assets.ownership import in_use
 
         definitions = load_definitions()
         try:
@@ -145,7 +146,7 @@ def _backfill(model: str, periods: str, trials: int | None) -> list[PeriodRunRes
         except (UnknownModel, PeriodOutsideModel, ValueError) as error:
             raise click.ClickException(str(error)) from error
     results = []
-    with print_progress() as progress:
+    with in_use(open_home()), print_progress() as progress:
         task = progress.add_task(f"{model} {wanted[0]}", total=len(wanted))
         for result in run_periods(definitions, model, wanted, trials=trials):
             results.append(result)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from mlops_assets.cli.project import open_home
+
 
 @click.command()
 @click.option("--dagster-port", default=3000, show_default=True)
@@ -15,6 +17,8 @@ def dev(dagster_port: int, mlflow_port: int, evidently_port: int, reports_port: 
 
     Ctrl-C stops them all.
     """
+    from mlops_assets.ownership import in_use
     from mlops_assets.servers.dev import serve
 
-    serve({"dagster": dagster_port, "mlflow": mlflow_port, "evidently": evidently_port, "reports": reports_port})
+    with in_use(open_home()):
+        serve({"dagster": dagster_port, "mlflow": mlflow_port, "evidently": evidently_port, "reports": reports_port})

@@ -27,6 +27,7 @@ from mlops_assets.monitored_model.resources import LakeResource, mlflow_resource
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets.outages import explained
+from mlops_assets.ownership import claim
 from mlops_assets.redaction import errors_redacted, redact, redacted
 
 LAKE_IO_MANAGER = "lake_io_manager"
@@ -157,6 +158,8 @@ def _load(step: str) -> Step:
 def _workbench(
     context: dg.AssetExecutionContext, spec: ModelSpec, sql: str, *, uses_mlflow: bool
 ) -> Iterator[Workbench]:
+    home = Home.from_env()
+    claim(home)
     lake_resource: LakeResource = context.resources.lake
     duckdb: DuckDBResource = context.resources.duckdb
     lake = lake_resource.lake()
@@ -164,7 +167,7 @@ def _workbench(
         yield Workbench(
             spec=spec,
             sql=sql,
-            home=Home.from_env(),
+            home=home,
             lake=lake,
             con=lake.attach(con),
             store=context.resources.store.store(),

@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops_assets.ownership import note_download
 from mlops_assets.redaction import redact
 from mlops_assets.sources.declaration import Source
 
@@ -53,6 +54,7 @@ def locate(source: Source, period: str, data_dir: Path, downloads: Path) -> Loca
     url = source.url.replace("{period}", period)
     if not downloaded.is_file():
         _download(url, downloaded, looked)
+        note_download(downloads, downloaded)
     return Located(downloaded, redact(url))
 
 
@@ -65,6 +67,7 @@ def _copied(url: str, downloads: Path) -> Located:
         raise NoData(f"no file {url}; put it there, or correct the source's path")
     with Arriving(target) as temporary:
         remote.fs.get_file(remote.path, str(temporary))
+    note_download(downloads, target)
     return Located(target, redact(url))
 
 
