@@ -6,7 +6,7 @@ Everything is computed from the lake at the moment of asking; nothing is stored 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -172,22 +172,36 @@ def as_table(statuses: Sequence[PeriodStatus]) -> pa.Table:
     return pa.Table.from_pylist([status.as_dict() for status in statuses], _SCHEMA)
 
 
-def connect(lake: Lake | None = None, store: Store | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    lake: Lake | None = None, store: Store | None = None, *, verify: Collection[str] | None = None
+) -> duckdb.DuckDBPyConnection:
     """Open DuckDB, in memory, over all results.
 
     A schema for each model holds the views `raw_<records>`, `features`, `profile`, `challengers`, `champions`,
     `predictions`, `drift`, `fallback_predictions`, `served_predictions` and `performance`; `monitoring.periods` has a
     line for every model and period; `monitoring.incidents` and `monitoring.alerts` say what went wrong and who was
     notified, `monitoring.decisions` what was decided, by whom and why. Every view has a `period` column.
+
+    The connection is locked: it opens the files of these views, as they are now, and no other; it loads no extension
+    and keeps its configuration. Tables and views of your own, and DataFrames by `register`, live in memory. A damaged
+    partition is left out of its view, with a DamagedWarning.
+
+    Args:
+        verify: the views, as "schema.view", whose files are compared with their hashes first; by default those of what
+            was served.
     """
     lake = lake or Lake(Home.from_env().lake_url)
     store = store or Store(Home.from_env().store_url)
     for model in lake.models():
         catch_up(lake, store, model)
+    statuses = periods(lake)
+    served = [f"{name}.served_predictions" for name in lake.models()] if verify is None else verify
     return connection.connect(
         lake,
+        locked=True,
+        verify={name.lower() for name in served},
         views={
-            "monitoring.periods": as_table(periods(lake)),
+            "monitoring.periods": as_table(statuses),
             "monitoring.incidents": store.as_arrow("incidents"),
             "monitoring.alerts": store.as_arrow("alerts"),
             "monitoring.decisions": store.as_arrow("decisions"),

@@ -7,13 +7,15 @@ import sys
 import click
 
 from mlops_assets.cli.project import open_home
-from mlops_assets.terminal import print_csv, print_table
+from mlops_assets.terminal import print_csv, print_table, say
 
 
 @click.command()
 @click.argument("query")
 def sql(query: str) -> None:
     """Ask the results in SQL (DuckDB): a table on a terminal, CSV when piped.
+
+    One SELECT (or EXPLAIN of one) over the views; no other file is opened, nothing is written.
 
     \b
     Views, each with a column `period`:
@@ -24,19 +26,29 @@ def sql(query: str) -> None:
       mlops-assets sql "select period, verdict, gate from monitoring.periods"
       mlops-assets sql "select period, value from green_taxi.performance where metric = 'auc'" > auc.csv
     """
+    import warnings
+
     import duckdb
 
+    from mlops_assets.lake.connection import DamagedWarning
+    from mlops_assets.lake.statements import StatementRefused, named_tables, require_select
     from mlops_assets.monitoring import connect
 
     open_home()
-    with connect() as con:
-        try:
-            result = con.sql(query)
-            if result is None:
-                return
+    try:
+        with duckdb.connect(config={"threads": 1}) as parser:
+            statement = require_select(parser, query, "the query", explain=True)
+            named = named_tables(parser, statement, "the query")
+        with warnings.catch_warnings(record=True) as left_out:
+            warnings.simplefilter("always", DamagedWarning)
+            con = connect(verify=named)
+        for warning in left_out:
+            say(f"Warning: {warning.message}", err=True)
+        with con:
+            result = con.sql(statement)
             columns, rows = list(result.columns), result.fetchall()
-        except duckdb.Error as error:
-            raise click.ClickException(str(error)) from error
+    except (duckdb.Error, StatementRefused) as error:
+        raise click.ClickException(str(error)) from error
     if sys.stdout.isatty():
         print_table(columns, rows)
     else:

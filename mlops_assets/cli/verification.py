@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlops_assets.cli.project import open_home
 from mlops_assets.terminal import print_json, say
 
 if TYPE_CHECKING:
@@ -28,11 +29,10 @@ def verify(model: str | None, as_json: bool) -> None:
       mlops-assets verify
       mlops-assets verify green_taxi --json
     """
-    from mlops_assets.home import Home
     from mlops_assets.lake.store import Lake
     from mlops_assets.lake.verification import verify as read_all
 
-    lake = Lake(Home.from_env().lake_url)
+    lake = Lake(open_home().lake_url)
     models = lake.models()
     if model is not None and model not in models:
         raise click.ClickException(f"there is nothing of {model!r}; the lake holds {', '.join(models) or 'nothing'}")

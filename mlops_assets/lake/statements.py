@@ -71,6 +71,14 @@ def require_select(con: duckdb.DuckDBPyConnection, sql: str, what: str, *, expla
     return _without_semicolon(sql)
 
 
+def named_tables(con: duckdb.DuckDBPyConnection, sql: str, what: str) -> set[str]:
+    """The tables and views that a query which has passed `require_select` names, as "schema.name" in lower case."""
+    explained = _EXPLAIN.match(sql)
+    tree = _tree(con, sql[explained.end() :] if explained else sql, what)
+    named = [part for part in _objects(tree) if part.get("type") == "BASE_TABLE"]
+    return {f"{part.get('schema_name', '')}.{part.get('table_name', '')}".lower() for part in named}
+
+
 def _tree(con: duckdb.DuckDBPyConnection, sql: str, what: str) -> Any:
     (text,) = con.cursor().execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()[0]
     tree = json.loads(text)

@@ -35,6 +35,7 @@ def new_version(current: Path) -> Iterator[Path]:
         named = version.with_name(f"{version.stem}.{sha256_of(version)}.parquet")
         with version.open("rb") as file:
             os.fsync(file.fileno())
+        version.chmod(0o444)  # DuckDB writes to any file that it may read, if the system lets it
         version.rename(named)
     with _removed_on_failure(named):
         _put_in_force(named, current)

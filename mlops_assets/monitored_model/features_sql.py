@@ -1,9 +1,10 @@
 """A model's features.sql: what it reads, what it must return, and a check that it does before anything runs.
 
-The query reads the view `raw_<records>`: the raw rows of the period (and of `history` earlier periods, told apart by
-the column `period`). The macros `period()`, `period_start()` and `period_end()` (exclusive) tell it which period is
-wanted. It returns the record's key, the source's time column, the feature columns and the
-target, and never filters on the target: the same query serves records whose outcome is not known yet.
+The query is one SELECT. It reads the view `raw_<records>`, and no file of its own: the raw rows of the period (and of
+`history` earlier periods, told apart by the column `period`). The macros `period()`, `period_start()` and
+`period_end()` (exclusive) tell it which period is wanted. It returns the record's key, the source's time column, the
+feature columns and the target, and never filters on the target: the same query serves records whose outcome is not
+known yet.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.lake.connection import lock
+from mlops_assets.lake.statements import StatementRefused, require_select
 from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.sources.connection import create_period_macros, pin_timezone
@@ -69,11 +72,13 @@ def bind(con: duckdb.DuckDBPyConnection, spec: ModelSpec, sql: str, period: str,
 
     Returns a SELECT of the declared columns in order. With `target.required`, rows without the target are left out.
     They belong to the database of `con`; binding another period replaces them.
+
+    Raises StatementRefused when it is not one SELECT.
     """
     con.execute(f"CREATE OR REPLACE VIEW {identifier(spec.raw_table)} AS {raw_sql}")
     pin_timezone(con, spec.source.timezone)
     create_period_macros(con, period, spec.calendar)
-    body = f"(\n{sql.rstrip().rstrip(';')}\n)"
+    body = f"(\n{require_select(con, sql, spec.features)}\n)"
     types = {row[0]: str(row[1]) for row in con.execute(f"DESCRIBE SELECT * FROM {body}").fetchall()}
     query = f"SELECT {', '.join(_column_sql(name, types, spec) for name in columns_of(spec))} FROM {body}"
     if spec.target.required:
@@ -107,10 +112,19 @@ def check_features_sql(spec: ModelSpec, sql: str, path: Path) -> None:
     if pair in _FITTING:
         return
     with duckdb.connect(config={"threads": 1}) as con:
+        lock(con, [])
         first = spec.start
         try:
+            statement = require_select(con, sql, spec.features)
+        except (StatementRefused, duckdb.ParserException) as error:
+            line = re.search(r"LINE (\d+):", str(error))
+            raise FeatureSqlError(path, str(error), line=int(line[1]) if line else None) from error
+        try:
             bind(con, spec, sql, first, raw_columns_sql(spec))
-            described = con.execute(f"DESCRIBE SELECT * FROM (\n{sql.rstrip().rstrip(';')}\n)").fetchall()
+            described = con.execute(f"DESCRIBE SELECT * FROM (\n{statement}\n)").fetchall()
+        except duckdb.PermissionException as error:
+            text = f"the query reads {spec.raw_table} and no file of its own: {error}"
+            raise FeatureSqlError(path, text) from error
         except duckdb.Error as error:
             text = (
                 f"the query can't be run over {spec.raw_table} with the columns "

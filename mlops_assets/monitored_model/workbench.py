@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from mlops_assets.home import Addresses, Home, data_dir
 from mlops_assets.incidents.gate import Gate
 from mlops_assets.incidents.lease import Lease
 from mlops_assets.incidents.store import Store
+from mlops_assets.lake.connection import lock, open_database
 from mlops_assets.lake.store import DamagedPartition, Lake, Partition, identifier
 from mlops_assets.monitored_model.gates import champion_before, period_gate
 from mlops_assets.monitored_model.graph import inputs_of, made_from
@@ -95,6 +97,12 @@ class Workbench:
         Raises MissingPartition or DamagedPartition, both saying how to make it.
         """
         return self.lake.partition(self.name, table, period, verify=True)
+
+    @contextmanager
+    def confined(self, files: Iterable[str]) -> Iterator[Workbench]:
+        """This workbench with a database of its own, which opens the given files and no other: for the model's SQL."""
+        with open_database() as con:
+            yield replace(self, con=lock(self.lake.attach(con), files))
 
     def readable(self, table: str, periods: Iterable[str]) -> Iterator[Partition]:
         """Those of the given periods that are there and not damaged, by their footers."""

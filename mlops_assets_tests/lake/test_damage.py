@@ -39,6 +39,7 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
     stat = path.stat()
     content = bytearray(path.read_bytes())
     content[place] ^= 1 << bit
+    path.chmod(0o644)
     with path.open("r+b") as file:
         file.write(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -103,6 +104,7 @@ def file_of_neighbour(path: Path) -> Path:
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_found_by_the_footer_and_repaired_by_writing_again(lake: Lake, name: str) -> None:
     damage, said = DAMAGES[name]
+    file_of(lake, "2021-02").resolve().chmod(0o644)
     damage(file_of(lake, "2021-02"))
     found = lake.find("m", "t", "2021-02")
     assert found is not None

@@ -226,6 +226,7 @@ def test_facts_that_json_can_not_hold_and_tables_without_columns_are_refused(tmp
 def test_a_foreign_or_broken_file_in_the_lake_is_named(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     url = Path(lake.write("m", "t", "2021-01", ROWS).url)
+    url.resolve().chmod(0o644)
     pq.write_table(ROWS, url)
     with pytest.raises(DamagedPartition, match=f"no '{METADATA_KEY}' entry"):
         lake.partition("m", "t", "2021-01")

@@ -41,19 +41,38 @@ def make(bench: Workbench, period: str) -> Outcome:
     source = bench.partition(spec.raw_table, period)
     ahead = bool(spec.lead) and served_ahead(bench.lake, bench.name, period)
     stored = bench.partition(FEATURES, period) if ahead else None
-    kept = stored if stored is not None and _defined_as_now(bench, stored) else None
     failure = source.facts.get("quality_failure") or source.reason
     if failure is not None:
         data_judged(bench, period, failure)
         return _no_features(bench, period, failure) if stored is None else _kept(bench, stored, failure)
     history, left_out = _history(bench, period)
-    query = bind(bench.con, spec, bench.sql, period, f"SELECT * FROM {bench.scan(spec.raw_table, [*history, period])}")
-    unplanned = 0
-    if kept is not None:
-        unplanned = _unplanned(bench, period, query)
-        query = _with_outcomes(bench, period, query)
-    violations = [*validate(bench.con, query, _rules(spec), spec.row_keys), *_not_planned_once(bench, query)]
-    total, nulls, classes = _counts(bench, query)
+    raw = bench.lake.files(bench.name, spec.raw_table, [*history, period])
+    kept = stored is not None and _defined_as_now(bench, stored)
+    known = bench.lake.files(bench.name, FEATURES, [period]) if kept else []
+    with bench.confined([*raw, *known]) as confined:
+        query = bind(confined.con, spec, bench.sql, period, f"SELECT * FROM {bench.lake.scan_files(raw)}")
+        if known:
+            rows = bench.lake.scan_files(known)
+            unplanned = _unplanned(confined, rows, query)
+            completed = _with_outcomes(bench, rows, query)
+            return _from_rows(bench, confined, completed, source, stored, history, left_out, unplanned)
+        return _from_rows(bench, confined, query, source, stored, history, left_out)
+
+
+def _from_rows(
+    bench: Workbench,
+    confined: Workbench,
+    query: str,
+    source: Partition,
+    stored: Partition | None,
+    history: Sequence[str],
+    left_out: Mapping[str, str],
+    unplanned: int = 0,
+) -> Outcome:
+    """Write what a query gives on the confined database, with its checks."""
+    spec, period = bench.spec, source.period
+    violations = [*validate(confined.con, query, _rules(spec), spec.row_keys), *_not_planned_once(confined, query)]
+    total, nulls, classes = _counts(confined, query)
     outcomes = total - nulls[spec.target.column]
     awaited = _awaited(bench, period)
     if awaited and awaited[-1] == _last_known(spec, period) and not outcomes and stored is None:
@@ -63,20 +82,20 @@ def make(bench: Workbench, period: str) -> Outcome:
         )
         data_judged(bench, period, failure)
         return _no_features(bench, period, failure, {WAITS_FOR: awaited[-1]})
-    left_out |= dict.fromkeys(awaited, "its outcomes are not known")
+    left_out = {**left_out, **dict.fromkeys(awaited, "its outcomes are not known")}
     checks = [
-        _feature_schema(violations, total, _unexpected_classes(bench, period, query, classes)),
+        _feature_schema(violations, total, _unexpected_classes(confined, period, query, classes)),
         _completeness(bench, period, total, source.rows, nulls, left_out),
     ]
     failed = quality_failure(checks)
     if failed and stored is not None:
         data_judged(bench, period, failed)
         return _kept(bench, stored, failed, checks)
-    records = _records(bench, query)
+    records = _records(confined, query)
     partition = bench.write(
         FEATURES,
         period,
-        query_batches(bench.con, query),
+        query_batches(confined.con, query),
         reason=f"no data: {spec.features} returns no row for {period}" if not total else None,
         facts={
             "quality_failure": failed,
@@ -84,7 +103,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             "raw_digest": source.digest,
             "records": records,
             "outcomes": outcomes,
-            "opened": ahead or (spec.lead > 0 and not outcomes),
+            "opened": stored is not None or (spec.lead > 0 and not outcomes),
             DEFINITION: _definition(bench),
             **({CLASSES: noted_classes(classes)} if classes else {}),
         },
@@ -162,22 +181,20 @@ def _kept(bench: Workbench, stored: Partition, failure: str, checks: Sequence[Ch
     return Outcome(partition, {"not_added": failure}, checks or passed)
 
 
-def _with_outcomes(bench: Workbench, period: str, query: str) -> str:
-    """The stored rows with the target of the query."""
+def _with_outcomes(bench: Workbench, stored: str, query: str) -> str:
+    """The stored rows (a table expression) with the target of the query."""
     keys = bench.columns_sql(bench.spec.row_keys)
     target = identifier(bench.spec.target.column)
-    stored = bench.scan(FEATURES, [period])
     return (
         f"SELECT {bench.columns_sql(columns_of(bench.spec))} FROM (SELECT * EXCLUDE ({target}) FROM {stored}) "
         f"LEFT JOIN (SELECT {keys}, {target} FROM ({query})) USING ({keys})"
     )
 
 
-def _unplanned(bench: Workbench, period: str, query: str) -> int:
+def _unplanned(bench: Workbench, stored: str, query: str) -> int:
     """Records with an outcome that nobody had planned when the period was opened."""
     keys = bench.columns_sql(bench.spec.row_keys)
     target = identifier(bench.spec.target.column)
-    stored = bench.scan(FEATURES, [period])
     sold = f"SELECT {keys} FROM ({query}) WHERE {target} IS NOT NULL"
     found = bench.con.execute(f"SELECT count(*) FROM ({sold}) ANTI JOIN {stored} USING ({keys})").fetchall()
     return int(found[0][0])
