@@ -140,7 +140,7 @@ def _status(lake: Lake, model: str, tables: Sequence[str], period: str) -> Perio
         metric=performance.get("metric"),
         metric_value=_served_value(by, performance),
         champion_metric_value=performance.get("value"),
-        stale=_stale(lake, model, made.values()),
+        stale=stale_inputs(lake, model, made.values()),
     )
 
 
@@ -148,7 +148,7 @@ def _is_damaged(found: Partition | None) -> bool:
     return found is not None and found.damaged is not None
 
 
-def _stale(lake: Lake, model: str, made: Iterable[Partition]) -> str | None:
+def stale_inputs(lake: Lake, model: str, made: Iterable[Partition]) -> str | None:
     """The inputs of a period's partitions that are not what they were; nothing is made again for it by itself."""
     changed = set()
     for partition in made:

@@ -8,7 +8,7 @@ import click
 
 from mlops_assets.cli.deciding import decide
 from mlops_assets.cli.project import current_user, open_store
-from mlops_assets.terminal import print_table, say
+from mlops_assets.terminal import print_table, say, say_lines
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,6 +94,13 @@ def retrain(model: str, why: str, by: str | None) -> None:
     from mlops_assets.monitored_model import decisions
 
     decide(model, lambda lake, store: decisions.retrain(model, lake, store, by or current_user(), why))
+    from mlops_assets.monitored_model.gates import newest_to_train
+    from mlops_assets.period_report import challenger_in_words
+
+    lake, _ = _opened(model)
+    trained = newest_to_train(lake, model)
+    if trained is not None:
+        say_lines(challenger_in_words(lake, model, trained))
     _print_champion(model)
 
 

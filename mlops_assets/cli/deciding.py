@@ -21,7 +21,7 @@ OUTCOME_STYLE = {"success": "green", "withheld": "yellow", "failed": "bold red"}
 
 
 def decide(model: str, decision: Callable[[Lake, Store], object], *, period: str | None = None, done: str = "") -> None:
-    """Store a person's decision, then do what it makes due, as the sensors would.
+    """Store a person's decision, then do what it makes due, as the sensors would; what still waits is printed.
 
     Args:
         period: the period whose serving the decision changes, with what was `done` to it: what is served is printed.
@@ -30,7 +30,14 @@ def decide(model: str, decision: Callable[[Lake, Store], object], *, period: str
 
     with waiting("Loading the models' definitions ..."):
         definitions, instance = open_project()
-        from mlops_assets.monitored_model.backfill import UnknownModel, how_it_is_served, reconcile, shared, spec_of
+        from mlops_assets.monitored_model.backfill import (
+            UnknownModel,
+            how_it_is_served,
+            reconcile,
+            shared,
+            spec_of,
+            what_waits,
+        )
 
         try:
             spec_of(definitions, model)
@@ -46,6 +53,8 @@ def decide(model: str, decision: Callable[[Lake, Store], object], *, period: str
     if period is not None:
         as_decided, told = how_it_is_served(definitions, model, period, instance)
         say(f"{model} {period} is {done} {'and' if as_decided else 'but'} {told}.")
+    for line in what_waits(definitions, model, instance):
+        say(line)
     if any(result.outcome == "failed" for result in results):
         sys.exit(1)
 

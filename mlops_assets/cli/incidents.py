@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mlops_assets.cli.deciding import decide
-from mlops_assets.cli.project import current_user, open_store
+from mlops_assets.cli.period_report import print_period_report
+from mlops_assets.cli.project import current_user, open_home, open_store
 from mlops_assets.terminal import print_table, say
 
 if TYPE_CHECKING:
@@ -49,27 +50,57 @@ def _row(incident: Incident) -> list[object]:
 
 
 @incidents.command("show")
-@click.argument("number", type=int)
-def show_incident(number: int) -> None:
-    """Show incident NUMBER with its reasons and history."""
+@click.argument("what", metavar="NUMBER | MODEL PERIOD", nargs=-1, required=True)
+def show_incident(what: tuple[str, ...]) -> None:
+    """Show incident NUMBER with its reasons and history, or all about a PERIOD of MODEL with its incidents.
+
+    \b
+    Examples:
+      mlops-assets incidents show 3
+      mlops-assets incidents show green_taxi 2022-12
+    """
+    store = open_store()
+    if len(what) == 1 and what[0].isdecimal():
+        _print_incident(store, int(what[0]))
+        return
+    if len(what) != 2:
+        raise click.UsageError(f"found {' '.join(what)!r}; expected the number of an incident, or a model and a period")
+    from mlops_assets.lake.store import Lake
+
+    model, period = what
+    found = store.incidents(model=model, period=period)
+    lake = Lake(open_home().lake_url)
+    if period in lake.periods(model, "features"):
+        print_period_report(lake, model, period)
+    elif not found:
+        raise click.ClickException(
+            f"{model} {period} has no incident, and nothing was made of it. Try: mlops-assets incidents list --all"
+        )
+    for incident in found:
+        _print_incident(store, incident.id)
+
+
+def _print_incident(store: Store, number: int) -> None:
     from mlops_assets.incidents.store import UnknownIncident
 
     try:
-        incident = open_store().incident(number)
+        incident = store.incident(number)
     except UnknownIncident as error:
         raise click.ClickException(str(error)) from error
     say(f"Incident {incident.id}: {incident.kind} in {incident.model} {incident.period}, {incident.state}")
     say(f"verdict {incident.verdict}" + (f", since {incident.since}" if incident.since else ""))
     for reason in incident.reasons:
         say(f"  - {reason['sentence']}")
+    for accept in store.accepts(incident.model, incident.period) if incident.kind == "drift" else ():
+        say(f"{accept}")
     if incident.kind == "drift" and incident.state == "open" and incident.evidence:
         say("to let the champion serve all the same:")
-        accept = f"{incident.model} {incident.period} --digest {incident.evidence[:16]}"
-        say(f"  mlops-assets incidents accept {accept} --why …")
+        command = f"{incident.model} {incident.period} --digest {incident.evidence[:16]}"
+        say(f"  mlops-assets incidents accept {command} --why …")
     say("history:")
     for event in incident.history:
-        told = f" by {event.by}: {event.why}" if event.by else ""
-        say(f"  {event.at:%Y-%m-%d %H:%M:%S} UTC  {event.event}{told}")
+        who = f" by {event.by}: {event.why}" if event.by else ""
+        say(f"  {event.at:%Y-%m-%d %H:%M:%S} UTC  {event.event}{who}")
 
 
 @incidents.command("resolve")

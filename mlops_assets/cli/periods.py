@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlops_assets.cli.deciding import OUTCOME_STYLE, print_period
+from mlops_assets.cli.period_report import print_period_report
 from mlops_assets.cli.project import load_definitions, open_home, open_store
 from mlops_assets.cli.verification import summary
 from mlops_assets.terminal import print_json, print_progress, print_table, say, waiting
@@ -53,11 +54,19 @@ def backfill(model: str, periods: str, trials: int | None) -> None:
 
 @click.command()
 @click.argument("model", required=False)
+@click.argument("period", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
-def status(model: str | None, as_json: bool) -> None:
+def status(model: str | None, period: str | None, as_json: bool) -> None:
     """Show what happened in each period: verdict, gate, decision, champion, rows served.
 
-    This is the view monitoring.periods. MODEL limits it to one model.
+    This is the view monitoring.periods. MODEL limits it to one model; with a PERIOD that one is told in words: verdict,
+    what is served by whom and why, champion before and after, metrics, incidents, and what to do next.
+
+    \b
+    Examples:
+      mlops-assets status
+      mlops-assets status green_taxi
+      mlops-assets status green_taxi 2022-12
     """
     from mlops_assets.lake.store import Lake
     from mlops_assets.monitoring import periods
@@ -66,7 +75,10 @@ def status(model: str | None, as_json: bool) -> None:
     if model is not None and model not in lake.models():
         known = ", ".join(lake.models()) or "nothing yet"
         raise click.ClickException(f"there is nothing of {model!r}; the lake holds {known}. Try: mlops-assets backfill")
-    found = periods(lake, model)
+    if model is not None and period is not None and not as_json:
+        print_period_report(lake, model, period)
+        return
+    found = [line for line in periods(lake, model) if period in (None, line.period)]
     if as_json:
         print_json([line.as_dict() for line in found])
     elif not found:

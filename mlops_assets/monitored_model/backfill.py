@@ -30,11 +30,13 @@ from mlops_assets.monitored_model.reconciling import (
     order_runs,
     plan_b_runs,
     retrain_runs,
+    run_under_way,
     serving_now,
 )
 from mlops_assets.monitored_model.runs import RunOutcome, run_outcome
-from mlops_assets.monitored_model.sensors import announce_failure, deliver_alerts
+from mlops_assets.monitored_model.sensors import Planner, announce_failure, deliver_alerts
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.tables import CHAMPION
 
 _log = logging.getLogger(__name__)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -149,6 +151,35 @@ def how_it_is_served(
 ) -> tuple[bool, str]:
     """Whether a period is served as its gate says, and by whom; if not, what that waits for."""
     return serving_now(spec_of(definitions, model), *shared(definitions), instance, period)
+
+
+def what_waits(definitions: dg.Definitions, model: str, instance: dg.DagsterInstance) -> list[str]:
+    """The decisions of people that are stored, but not followed yet, each with what it waits for."""
+    spec = spec_of(definitions, model)
+    lake, store = shared(definitions)
+    lines = []
+    orders, waiting = store.orders(model), store.pending(model)
+    if orders:
+        decided = lake.find(model, CHAMPION, orders[-1].period)
+        if decided is None or decided.damaged or decided.facts.get("order") != orders[-1].id:
+            what = f"version {orders[-1].version} is ordered for {orders[-1].period}, but not in force yet"
+            lines.append(f"{what}: {_held_by(spec, lake, store, instance, order_runs, orders[-1].period)}")
+    for cause in waiting:
+        if cause.kind == "person":
+            why = _held_by(spec, lake, store, instance, retrain_runs, cause.period)
+            lines.append(f"the retraining of {cause.period} that {cause.by} asked for has not run yet: {why}")
+    if lines:
+        lines.append("Where sensors run, it is done then; elsewhere run this command again, or backfill the period.")
+    return lines
+
+
+def _held_by(
+    spec: ModelSpec, lake: Lake, store: Store, instance: dg.DagsterInstance, planner: Planner, period: str
+) -> str:
+    busy = run_under_way(instance, spec.name, period)
+    if busy is not None:
+        return f"run {busy[:8]} of {period} has not ended"
+    return planner(spec, lake, store, instance).message
 
 
 def _announce(instance: dg.DagsterInstance, store: Store, run_id: str) -> None:

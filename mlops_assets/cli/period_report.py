@@ -1,0 +1,28 @@
+"""Prints the report on one period, for `status MODEL PERIOD` and `incidents show MODEL PERIOD`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mlops_assets.cli.project import open_store
+from mlops_assets.terminal import heading, say
+
+if TYPE_CHECKING:
+    from mlops_assets.lake.store import Lake
+
+
+def print_period_report(lake: Lake, model: str, period: str) -> None:
+    """Print one period in words. Raises ClickException for one that nothing was made of."""
+    from mlops_assets.period_report import period_report
+
+    try:
+        sections = period_report(lake, open_store(), model, period)
+    except LookupError as error:
+        raise click.ClickException(str(error)) from error
+    heading(f"{model} {period}")
+    for section in sections:
+        say((f"{section.title}", "bold"))
+        for line in section.lines:
+            say(line, indent=2)
