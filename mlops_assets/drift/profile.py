@@ -482,7 +482,7 @@ def _count(
     # Casts stand outside the grouping, where they touch distinct values instead of rows.
     counted = con.sql(
         f"SELECT CAST(datediff('day', DATE '1970-01-01', day) AS INTEGER) AS day, {shown} AS value, rows "
-        f"FROM (SELECT {day}::DATE AS day, {value} AS value, count(*) AS rows FROM {sql} GROUP BY ALL)"
+        f"FROM (SELECT {_day_sql(day)} AS day, {value} AS value, count(*) AS rows FROM {sql} GROUP BY ALL)"
     ).to_arrow_table()
     days = counted["day"].fill_null(NO_DAY).to_numpy()
     values = counted["value"].combine_chunks()
@@ -496,6 +496,11 @@ def _count(
         found = significant(found, digits)
     entries = _day_counts(kind, days, found, code, counted["rows"].to_numpy(), digits)
     return entries.coarser(3) if quantise_above is not None and len(entries.values) > quantise_above else entries
+
+
+def _day_sql(time: str) -> str:
+    """The day of a time; unknown beyond the years that Python's dates have, which SQL may compute by mistake."""
+    return f"CASE WHEN {time}::DATE BETWEEN DATE '{date.min}' AND DATE '{date.max}' THEN {time}::DATE END"
 
 
 def _significant_sql(value: str, digits: int) -> str:

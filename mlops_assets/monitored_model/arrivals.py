@@ -193,4 +193,4 @@ def _signature(place: Path | str) -> str | None:
     from upath import UPath
 
     remote = UPath(place)
-    return str(remote.stat().st_size) if remote.exists() else None
+    return str(remote.stat().st_size) if remote.is_file() else None

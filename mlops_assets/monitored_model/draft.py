@@ -20,6 +20,8 @@ import yaml
 
 from mlops_assets.lake.periods import Calendar
 from mlops_assets.lake.store import identifier, quoted
+from mlops_assets.sources.casting import moment_sql
+from mlops_assets.sources.connection import source_database
 
 PLATFORM_MAKES = ("record_id", "period")
 TIMES = ("DATE", "TIMESTAMP")
@@ -172,7 +174,7 @@ def drafted(source: str, target: str | None, data_dir: Path, working_dir: Path) 
     files = sorted(data_dir.glob(path.replace("{period}", "*")))
     if not files:
         raise DraftError(f"there is no file {data_dir / path}; put it there, or say where it is below {data_dir}")
-    with duckdb.connect(config={"threads": 1}) as con:
+    with source_database() as con:
         try:
             table, delimiter = _table(files[-1], con)
             con.execute(f"CREATE TEMP TABLE records AS FROM {table}")
@@ -279,7 +281,8 @@ def _range(path: str, files: list[Path], time_column: str, con: duckdb.DuckDBPyC
         if not periods:
             raise DraftError(f"no file is called {path} with a month like 2025-01 for {{period}}; found {files[-1]}")
         return periods[0], periods[-1]
-    times = f"{identifier(time_column)}::TIMESTAMP"
+    kinds = {row[0]: str(row[1]) for row in con.execute("DESCRIBE records").fetchall()}
+    times = moment_sql(identifier(time_column), kinds[time_column])
     first, last = con.execute(f"SELECT min({times})::DATE, max({times})::DATE FROM records").fetchall()[0]
     if not isinstance(first, date):
         raise DraftError(f"the column {time_column!r} is empty, so no row's period is known")

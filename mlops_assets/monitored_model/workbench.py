@@ -6,6 +6,7 @@ No Dagster here. One workbench serves one model; it is cheap to make and holds n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PREVIEW_ROWS = 5
+TIME_TYPE = re.compile("DATE|TIMESTAMP")
 
 # MLflow's UI shows the pages for language models unless it is told otherwise.
 MLFLOW_VIEW = "?workflowType=machine_learning"
@@ -212,9 +214,13 @@ class Workbench:
         """The first rows of a partition of this model: a line per column, as twenty side by side fit no page."""
         if not partition.rows:
             return table([])
-        found = self.con.execute(
-            f"SELECT * EXCLUDE (period) FROM {self.scan(partition.table, [partition.period])} LIMIT {PREVIEW_ROWS}"
+        rows = f"(SELECT * EXCLUDE (period) FROM {self.scan(partition.table, [partition.period])} LIMIT {PREVIEW_ROWS})"
+        # Times as text: DuckDB's reach years that Python's do not.
+        shown = ", ".join(
+            f"{identifier(name)}::VARCHAR AS {identifier(name)}" if TIME_TYPE.match(kind) else identifier(name)
+            for name, kind, *_ in self.con.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()
         )
+        found = self.con.execute(f"SELECT {shown} FROM {rows}")
         columns = [column[0] for column in found.description]
         values = zip(*found.fetchall(), strict=True)
         return table(

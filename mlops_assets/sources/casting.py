@@ -44,7 +44,7 @@ class Cast:
     Attributes:
         column: the file's column, None when it has none; `ambiguous` names those that it could be.
         value, misfit: SQL expressions; no misfit where every value fits.
-        hopeless: whether no value of the file's type can be cast.
+        hopeless: whether no value of the column fits, because the file's column is of another type.
     """
 
     name: str
@@ -56,9 +56,22 @@ class Cast:
     hopeless: bool = False
 
     @property
+    def is_time(self) -> bool:
+        return self.kind in _TIMES
+
+    @property
     def moment(self) -> str:
         """The value of a time column as a TIMESTAMP: the wall clock of the source's zone."""
         return _truncated(self.value, self.kind, "TIMESTAMP")
+
+
+def moment_sql(value: str, kind: str) -> str:
+    """SQL of a TIMESTAMP for a value of any type that holds a time, as a declared TIMESTAMP would be read of it.
+
+    NULL for what is no time, or none that Python can hold.
+    """
+    moment = _plain(value, kind, "TIMESTAMP", CsvOptions())
+    return f"CASE WHEN {_is_in_range(moment, 'TIMESTAMP')} THEN {moment} END"
 
 
 def casts_of(source: Source, scan: Scan, con: duckdb.DuckDBPyConnection) -> list[Cast]:

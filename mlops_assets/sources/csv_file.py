@@ -6,8 +6,9 @@ import csv
 import io
 import itertools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +51,16 @@ def open_csv(source: Source, path: Path, literal_path: str, con: duckdb.DuckDBPy
         FileColumn(name or alias, alias, "VARCHAR") for name, alias in zip(names, options["columns"], strict=True)
     )
     try:
-        return Scan(table, columns, _create_table(table, literal_path, options, con))
+        rows = _create_table(table, literal_path, options, con)
     except duckdb.Error as error:
         if not is_of_the_file(error) or not source.tolerance:
             raise
         return _without_bad_lines(source, path, literal_path, Scan(table, columns, None), options, error, con)
+    lines = _lost_lines(path, options, Scan(table, columns, rows), rows, con) if not rows else 0
+    if lines > 0:
+        found = f"{path.name}: {lines:,} lines after the header, and no row in them"
+        return Problem("unreadable", None, found, "rows", fix="Set the source's csv options to what the file has.")
+    return Scan(table, columns, rows)
 
 
 def _create_table(name: str, literal_path: str, options: dict[str, Any], con: duckdb.DuckDBPyConnection) -> int:
@@ -75,9 +81,19 @@ def _reader_options(source: Source, path: Path) -> tuple[dict[str, Any], list[st
     given = csv_options(source.csv)
     names = given.names
     delimiter = "\t" if ".tsv" in source.path.lower() else ","
-    options = {"header": names is None, "delim": delimiter, "quote": '"', "escape": '"', "skip": 0, **given.reader}
+    options: dict[str, Any] = {
+        "header": names is None,
+        "delim": delimiter,
+        "quote": '"',
+        "escape": '"',
+        "skip": 0,
+        **given.reader,
+    }
+    first = _first_record(path, options)
     if names is None:
-        names, options["skip"] = _header(path, options)
+        names, options["skip"] = first.cells, first.before
+    if first.line_end is not None:
+        options["new_line"] = first.line_end
     columns = dict.fromkeys(_distinct(names), "VARCHAR")
     return options | {"auto_detect": False, "columns": columns, "hive_partitioning": False}, names
 
@@ -95,24 +111,39 @@ def _text(path: Path, options: dict[str, Any]) -> Iterator[io.TextIOWrapper]:
         yield text
 
 
-def _header(path: Path, options: dict[str, Any]) -> tuple[list[str], int]:
-    """The names in the first record, and the number of lines before it. No names for a file without a record."""
-    comment, delimiter, quote = options.get("comment") or None, str(options["delim"]), str(options["quote"])
-    escape = str(options["escape"])
-    with _text(path, options) as text:
-        before = 0
+@dataclass(frozen=True)
+class _Record:
+    """The first record of a file: its cells, and what read_csv has to know to find it.
+
+    Attributes:
+        cells: none for a file without a record.
+        before: number of lines before it, comments aside, as read_csv's `skip` counts them.
+        line_end: how its line ends, where another kind of line end is within it: DuckDB takes the first it sees for
+            that of all lines, and then finds no row at all.
+    """
+
+    cells: list[str]
+    before: int
+    line_end: str | None
+
+
+def _first_record(path: Path, options: dict[str, Any]) -> _Record:
+    delimiter, quote, escape = (str(options[name]) for name in ("delim", "quote", "escape"))
+    before = 0
+    taken: list[str] = []
+
+    def lines(text: Iterator[str]) -> Iterator[str]:
+        nonlocal before
         for line in text:
-            skipped = before < int(options["skip"]) or not line.strip("\r\n") or (comment and line.startswith(comment))
-            if not skipped:
-                break
-            before += 1
-        else:
-            return [], before
-        lines: Iterator[str] = itertools.chain([line], text)
-        if len(delimiter) > 1:
-            lines = (line.replace(delimiter, _ONE_CHARACTER) for line in lines)
+            if not taken and (before < int(options["skip"]) or not line.strip("\r\n")):
+                before += 1
+                continue
+            taken.append(line)
+            yield line.replace(delimiter, _ONE_CHARACTER) if len(delimiter) > 1 else line
+
+    with _text(path, options) as text:
         reader = csv.reader(
-            lines,
+            lines(_without_comments(text, options)),
             delimiter=delimiter if len(delimiter) == 1 else _ONE_CHARACTER,
             quotechar=quote or None,
             quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
@@ -120,10 +151,18 @@ def _header(path: Path, options: dict[str, Any]) -> tuple[list[str], int]:
             escapechar=escape if escape not in ("", quote) else None,
         )
         try:
-            cells = next(reader)
-        except csv.Error:
-            return [], before
-    return [cell.replace(_ONE_CHARACTER, delimiter).strip() for cell in cells] or [""], before
+            cells = next(reader, [])
+        except csv.Error:  # a cell without end
+            cells = []
+    names = [cell.replace(_ONE_CHARACTER, delimiter).strip() for cell in cells]
+    ends = [line[len(line.rstrip("\r\n")) :] for line in taken]
+    within = any(mark in line.rstrip("\r\n") for line in taken for mark in "\r\n") or len(taken) > 1
+    return _Record(names, before, {"\r\n": r"\r\n", "\n": r"\n", "\r": r"\r"}.get(ends[-1]) if within else None)
+
+
+def _without_comments(lines: Iterable[str], options: dict[str, Any]) -> Iterator[str]:
+    comment = options.get("comment")
+    return (line for line in lines if not (comment and line.startswith(comment)))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -180,7 +219,8 @@ def _lost_lines(path: Path, options: dict[str, Any], scan: Scan, rows: int, con:
     A quote that is never closed makes one single error of all lines after it, so errors alone say too little.
     """
     with _text(path, options) as text:
-        lines = sum(1 for line in itertools.islice(text, int(options["skip"]), None) if line.strip("\r\n"))
+        after = itertools.islice(_without_comments(text, options), int(options["skip"]), None)
+        lines = sum(1 for line in after if line.strip("\r\n"))
     breaks = " + ".join(
         f"coalesce(length({column.sql}) - length(replace({column.sql}, chr(10), '')), 0)" for column in scan.columns
     )

@@ -79,11 +79,20 @@ def look(
     values = con.sql(f"SELECT {columns} FROM {scan.sql}{where}").fetchall()[0]
     found = dict(zip(wanted, values, strict=True))
     misfits = {cast.name: int(n) for cast in casts if (n := found.pop(f"misfit {cast.name}", 0))}
+    for cast in casts:
+        cast.hopeless = cast.hopeless or (cast.name in misfits and _none_fits(scan, where, cast, con))
     odd_rows = 0
     if any(cast.name in misfits and not cast.hopeless for cast in casts):
         condition = odd([cast for cast in casts if cast.name in misfits])
         odd_rows = con.sql(f"SELECT count(*) FROM {scan.sql}{also(where, condition)}").fetchall()[0][0]
     return Counts(**found, misfits=misfits, odd_rows=int(odd_rows))
+
+
+def _none_fits(scan: Scan, where: str, cast: Cast, con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a column of another type, which a text is not, has no value at all that fits."""
+    if cast.column is None or cast.column.kind in ("VARCHAR", cast.kind):
+        return False
+    return not con.sql(f"SELECT 1 FROM {scan.sql}{also(where, f'{cast.value} IS NOT NULL')} LIMIT 1").fetchall()
 
 
 def also(where: str, condition: str | None) -> str:
@@ -119,11 +128,17 @@ def misfits_of(
                 f"values that fit {cast.kind}",
                 rows,
                 shown,
-                f"Correct the source, or declare {cast.name} as a type that holds these values.",
+                f"Correct the source, or declare {cast.name} as a type that holds these values.{_hint(cast)}",
                 set_aside=set_aside and not cast.hopeless,
             )
         )
     return problems
+
+
+def _hint(cast: Cast) -> str:
+    if not cast.is_time or cast.column is None or cast.column.kind != "VARCHAR":
+        return ""
+    return " Times are read as 2025-01-31 23:59, in the years 1 to 9999; see csv: timestampformat and dateformat."
 
 
 def copies_of(

@@ -43,6 +43,11 @@ def locate(source: Source, period: str, data_dir: Path, downloads: Path) -> Loca
     if "://" in path:
         return _copied(path, downloads)
     local, downloaded = data_dir / path, downloads / path
+    if local.is_dir():
+        raise NoData(
+            f"{local} is a folder, and one file is expected; put the data into one file, or name a file within the "
+            "folder in source.path"
+        )
     if local.is_file():
         return Located(local, f"file {path}")
     looked = f"no file {local}"
@@ -63,7 +68,7 @@ def _copied(url: str, downloads: Path) -> Located:
 
     remote = UPath(url)
     target = downloads / _file_name(url)
-    if not remote.exists():
+    if not remote.is_file():
         raise NoData(f"no file {url}; put it there, or correct the source's path")
     with Arriving(target) as temporary:
         remote.fs.get_file(remote.path, str(temporary))
