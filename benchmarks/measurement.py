@@ -16,14 +16,14 @@ class Measurement:
     what
         What was measured, in words that need no context.
     value, unit
-        The figure; the unit is `s`, `MB`, or `×` for a ratio.
+        The figure; the unit is `s`, `µs`, `MB`, or `×` for a ratio.
     target, bound
         What it must reach: at most or at least. None for figures that only explain another.
     """
 
     what: str
     value: float
-    unit: Literal["s", "MB", "×"]
+    unit: Literal["s", "µs", "MB", "×"]
     target: float | None = None
     bound: Literal["at most", "at least"] = "at most"
 

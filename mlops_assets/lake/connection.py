@@ -65,11 +65,13 @@ def open_database() -> duckdb.DuckDBPyConnection:
     """An empty in-memory DuckDB with the memory limit of MLOPS_DUCKDB_MEMORY; see `connect`."""
     import duckdb
 
-    memory = os.environ.get(MEMORY_VARIABLE, DEFAULT_MEMORY)
+    config = database_config()
     try:
-        con = duckdb.connect(config={"memory_limit": memory, "temp_directory": spill_folder()})
+        con = duckdb.connect(config=config)
     except duckdb.ParserException as error:
-        raise ValueError(f"{MEMORY_VARIABLE}={memory!r} is no amount of memory; expected e.g. '1GB'") from error
+        raise ValueError(
+            f"{MEMORY_VARIABLE}={config['memory_limit']!r} is no amount of memory; expected e.g. '1GB'"
+        ) from error
     # Times with a zone are shown and cut into days in UTC, wherever this runs.
     con.execute("SET GLOBAL TimeZone = 'UTC'")
     return con
@@ -88,6 +90,16 @@ def lock(con: duckdb.DuckDBPyConnection, files: Iterable[str]) -> duckdb.DuckDBP
     con.execute("SET allowed_configs = ['TimeZone']")  # may still be chosen: it opens nothing
     con.execute("SET lock_configuration = true")
     return con
+
+
+def database_config() -> dict[str, str | bool | int | float | list[str]]:
+    """How much memory a database may take, and where it puts what does not fit."""
+    return {
+        "memory_limit": os.environ.get(MEMORY_VARIABLE, DEFAULT_MEMORY),
+        "temp_directory": spill_folder(),
+        # Otherwise what a sort has freed stays with the process, beside what a fit takes after it.
+        "allocator_background_threads": "true",
+    }
 
 
 def spill_folder() -> str:

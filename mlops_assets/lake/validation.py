@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.frames import exact_frame
+from mlops_assets.lake.repeats import Repeats
 from mlops_assets.lake.store import identifier
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def validate(
 
     Every column has to be present and, when numeric, of a number type and finite; every key has to occur
     once. Tolerance applies to ranges, lists of values and finiteness. The query is streamed: memory is
-    bounded, but for 8 bytes a row to compare keys.
+    bounded.
 
     Args:
         sql: a SELECT statement whose columns include those of `columns` and `keys`.
@@ -83,18 +84,18 @@ def validate(
     key_hash = f"hash({', '.join(map(identifier, keys))}) AS {_KEY_HASH}"
     counts: dict[tuple[str, str], int] = {}
     examples: dict[tuple[str, str], list[str]] = {}
-    hashes: list[np.ndarray] = []
     rows = 0
-    for batch in query_batches(con, f"SELECT {wanted}, {key_hash} FROM ({sql})"):
-        rows += batch.num_rows
-        # A copy: the array is a view that would keep the whole batch in memory.
-        hashes.append(batch.column(batch.num_columns - 1).to_numpy().copy())
-        for column, rule, broken in _broken(schema, batch):
-            at = (column, rule)
-            counts[at] = counts.get(at, 0) + int(broken.sum())
-            shown = examples.setdefault(at, [])
-            if len(shown) < EXAMPLES:
-                shown.extend(_examples(batch, broken, column, keys, EXAMPLES - len(shown)))
+    with Repeats(con) as hashes:
+        for batch in query_batches(con, f"SELECT {wanted}, {key_hash} FROM ({sql})"):
+            rows += batch.num_rows
+            hashes.add(batch.column(batch.num_columns - 1).to_numpy())
+            for column, rule, broken in _broken(schema, batch):
+                at = (column, rule)
+                counts[at] = counts.get(at, 0) + int(broken.sum())
+                shown = examples.setdefault(at, [])
+                if len(shown) < EXAMPLES:
+                    shown.extend(_examples(batch, broken, column, keys, EXAMPLES - len(shown)))
+        repeats, repeated = hashes.count(EXAMPLES)
     found = [
         Violation(
             column,
@@ -108,7 +109,7 @@ def validate(
     ]
     found += _unusable(columns, types, rows)
     found.sort(key=lambda violation: list(columns).index(violation.column))
-    return found + _repeated_keys(con, sql, keys, hashes, rows)
+    return found + (_repeated_keys(con, sql, keys, repeats, repeated, rows) if repeats else [])
 
 
 def _wrong_type(column: Column, kind: str) -> bool:
@@ -211,18 +212,10 @@ def _examples(batch: pa.RecordBatch, broken: np.ndarray, column: str, keys: Sequ
 
 
 def _repeated_keys(
-    con: duckdb.DuckDBPyConnection, sql: str, keys: Sequence[str], hashes: Sequence[np.ndarray], rows: int
+    con: duckdb.DuckDBPyConnection, sql: str, keys: Sequence[str], repeats: int, repeated: Sequence[int], rows: int
 ) -> list[Violation]:
-    import numpy as np
-
-    if rows < 2:
-        return []
-    ordered = np.sort(np.concatenate(hashes))
-    again = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(again):
-        return []
     listed = ", ".join(map(identifier, keys))
-    few = ", ".join(str(value) for value in np.unique(again)[:EXAMPLES].tolist())
+    few = ", ".join(map(str, repeated))
     query = f"SELECT {listed}, count(*) FROM ({sql}) WHERE hash({listed}) IN ({few}) GROUP BY ALL ORDER BY ALL"
     examples = tuple(f"{', '.join(map(str, found[:-1]))}: {found[-1]} rows" for found in con.sql(query).fetchall())
-    return [Violation(", ".join(keys), "unique", len(again), len(again) / rows, 0.0, examples)]
+    return [Violation(", ".join(keys), "unique", repeats, repeats / rows, 0.0, examples)]

@@ -19,7 +19,7 @@ from mlops_assets.home import Home
 from mlops_assets.incidents import processes
 from mlops_assets.incidents.lease import Lease
 from mlops_assets.incidents.store import Store
-from mlops_assets.lake.connection import DEFAULT_MEMORY, MEMORY_VARIABLE, spill_folder
+from mlops_assets.lake.connection import database_config
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.jobs import KIND_TAG, PERIOD_KIND
 from mlops_assets.monitored_model.runs import run_outcome
@@ -92,10 +92,7 @@ def duckdb(context: dg.InitResourceContext) -> Iterator[DuckDBResource]:
     run = context.dagster_run
     resource = DuckDBResource(
         database=f":memory:{run.run_id if run is not None else ''}",
-        connection_config={
-            "memory_limit": os.environ.get(MEMORY_VARIABLE, DEFAULT_MEMORY),
-            "temp_directory": spill_folder(),
-        },
+        connection_config=database_config(),
     )
     with resource.get_connection():
         yield resource

@@ -316,36 +316,61 @@ def weakest_segments(
     certain (the interval lies below the overall accuracy, so it is not the thinness of the segment). Sorted
     by the interval's upper end: a thin segment has to be much worse to come first.
     """
-    import pandas as pd
+    counts = SegmentCounts()
+    counts.add(segments, correct)
+    return counts.weakest(min_rows=min_rows, confidence=confidence)
 
-    right = np.asarray(correct, dtype=np.float64)
-    if len(right) != len(segments):
-        raise ValueError(f"{len(segments)} rows of segments, but {len(right)} of correct; expected the same")
-    parts = []
-    for column in segments.columns:
-        texts = text_of_each(segments[column])
-        grouped = pd.Series(right).groupby(texts, dropna=False).agg(["sum", "size"])
-        grouped = grouped[grouped["size"] >= min_rows]
-        if not len(grouped):
-            continue
-        low, high = wilson_interval(grouped["sum"].to_numpy(float), grouped["size"].to_numpy(float), confidence)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "column": column,
-                    "segment": ["null" if pd.isna(v) else v for v in grouped.index],
-                    "rows": grouped["size"].to_numpy(np.int64),
-                    "accuracy": (grouped["sum"] / grouped["size"]).to_numpy(float),
-                    "low": low,
-                    "high": high,
-                }
+
+class SegmentCounts:
+    """Rows and right predictions by segment, added in batches; see `weakest_segments`."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, pd.DataFrame] = {}
+        self._rows, self._right = 0, 0.0
+
+    def add(self, segments: pd.DataFrame, correct: ArrayLike) -> None:
+        """Add predictions: their segments, a column for each way to divide them, and whether they were right."""
+        import pandas as pd
+
+        right = np.asarray(correct, dtype=np.float64)
+        if len(right) != len(segments):
+            raise ValueError(f"{len(segments)} rows of segments, but {len(right)} of correct; expected the same")
+        self._rows += len(right)
+        self._right += float(right.sum())
+        for column in segments.columns:
+            texts = text_of_each(segments[column])
+            found = pd.Series(right).groupby(texts, dropna=False).agg(["sum", "size"])
+            if column in self._counts:
+                found = pd.concat([self._counts[column], found]).groupby(level=0, dropna=False).sum()
+            self._counts[column] = found
+
+    def weakest(self, *, min_rows: int, confidence: float = 0.95) -> pd.DataFrame:
+        """The table of `weakest_segments`."""
+        import pandas as pd
+
+        parts = []
+        for column, counted in self._counts.items():
+            grouped = counted[counted["size"] >= min_rows]
+            if not len(grouped):
+                continue
+            low, high = wilson_interval(grouped["sum"].to_numpy(float), grouped["size"].to_numpy(float), confidence)
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "column": column,
+                        "segment": ["null" if pd.isna(v) else v for v in grouped.index],
+                        "rows": grouped["size"].to_numpy(np.int64),
+                        "accuracy": (grouped["sum"] / grouped["size"]).to_numpy(float),
+                        "low": low,
+                        "high": high,
+                    }
+                )
             )
-        )
-    names = ["column", "segment", "rows", "accuracy", "low", "high", "gap", "certain"]
-    if not parts:
-        return pd.DataFrame({name: [] for name in names})
-    table = pd.concat(parts, ignore_index=True)
-    overall = float(right.mean())
-    table["gap"] = table["accuracy"] - overall
-    table["certain"] = table["high"] < overall
-    return table.sort_values(["high", "column", "segment"], ignore_index=True)[names]
+        names = ["column", "segment", "rows", "accuracy", "low", "high", "gap", "certain"]
+        if not parts:
+            return pd.DataFrame({name: [] for name in names})
+        table = pd.concat(parts, ignore_index=True)
+        overall = self._right / self._rows
+        table["gap"] = table["accuracy"] - overall
+        table["certain"] = table["high"] < overall
+        return table.sort_values(["high", "column", "segment"], ignore_index=True)[names]

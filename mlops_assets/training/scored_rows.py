@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import duckdb
     from numpy.typing import ArrayLike, NDArray
 
-CHUNK_ROWS = 1_000_000
-SCHEMA = pa.schema([("outcome", pa.float64()), ("score", pa.float64())])
+IN_MEMORY_ROWS = 1_000_000
+CHUNK_ROWS = 262_144
 
 Chunk = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
 
@@ -56,13 +56,14 @@ class ScoredRows:
         How many rows are kept as arrays, in the order in which they were added.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection | None = None, in_memory: int = CHUNK_ROWS) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection | None = None, in_memory: int = IN_MEMORY_ROWS) -> None:
         # A cursor, because the stream that the rows come from may be open on the connection itself.
         self._con = None if con is None else con.cursor()
         self._in_memory = in_memory
         self._arrays: list[Chunk] = []
         self._table: str | None = None
         self._sorted = False
+        self._classes = False
         self.rows = 0
 
     def __enter__(self) -> Self:
@@ -91,7 +92,10 @@ class ScoredRows:
         self._arrays.append((actual, scored))
         if self._con is not None and self.rows > self._in_memory:
             self._table = identifier(f"scored {uuid.uuid4().hex}")
-            self._con.execute(f"CREATE TABLE {self._table} (outcome DOUBLE, score DOUBLE)")
+            # Classes take an eighth of what amounts take.
+            self._classes = all(outcomes.dtype == np.int8 for outcomes, _ in self._arrays)
+            kind = "TINYINT" if self._classes else "DOUBLE"
+            self._con.execute(f"CREATE TABLE {self._table} (outcome {kind}, score DOUBLE)")
             for chunk in self._arrays:
                 self._insert(*chunk)
             self._arrays = []
@@ -108,7 +112,7 @@ class ScoredRows:
         return self._arrays[0] if self._arrays else (np.empty(0), np.empty(0))
 
     def chunks(self) -> Iterator[Chunk]:
-        """Outcomes and scores in parts of up to a million rows: as added, or sorted by score where they were too many.
+        """Outcomes and scores in parts: all as they were added, or sorted by score where they were too many.
 
         Until the stream is read to its end, nothing can be added.
         """
@@ -169,8 +173,10 @@ class ScoredRows:
 
     def _insert(self, outcomes: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
         assert self._con is not None
+        if self._classes and outcomes.dtype != np.int8:
+            raise ValueError(f"outcomes are {outcomes.dtype} after batches of classes (int8); add one kind only")
         self._sorted = False
-        self._con.register("added", pa.table([outcomes.astype(np.float64), scores], schema=SCHEMA))
+        self._con.register("added", pa.table({"outcome": outcomes, "score": scores}))
         self._con.execute(f"INSERT INTO {self._table} FROM added")
         self._con.unregister("added")
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from optuna import Trial as OptunaTrial
     from sklearn.pipeline import Pipeline
 
+# Of fewer rows each candidate keeps the encoded ones until the last fit.
+ENCODED_ROWS_KEPT = 200_000
 Cut = float | Literal["tuned"]
 SearchPlan = Literal["together", "compare_then_tune"]
 Stage = Literal["search", "compare", "tune"]
@@ -225,15 +227,22 @@ def train(
                 on_trial(trial)
     judges = [test] if isinstance(test, Split) else test
     models: list[Trained] = []
-    for chosen in _places(done, metric, 1 + runners_up):
+    places = _places(done, metric, 1 + runners_up)
+    for place, chosen in enumerate(places, start=1):
         began = time.perf_counter() if models else started
-        fitted = _finished(searches[chosen.candidate], chosen, done, train, validation, judges, keep_test())
-        models.append(replace(fitted, seconds=time.perf_counter() - began))
+        fitted = searches[chosen.candidate].final(chosen)
+        if place == len(places):
+            # The last fit is done: what the searches keep must not stand beside the test rows.
+            for search in searches.values():
+                search.release()
+        measured = _finished(searches[chosen.candidate], fitted, chosen, done, train, validation, judges, keep_test())
+        models.append(replace(measured, seconds=time.perf_counter() - began))
     return replace(models[0], seconds=time.perf_counter() - started, runners_up=models[1:])
 
 
 def _finished(
     search: _CandidateSearch,
+    fitted: tuple[Pipeline, dict[str, Any], float | None],
     chosen: Trial,
     done: list[Trial],
     train: Split,
@@ -242,7 +251,7 @@ def _finished(
     kept: ScoredRows,
 ) -> Trained:
     """A trial's model, measured and explained."""
-    pipeline, params, final_cut = search.final(chosen)
+    pipeline, params, final_cut = fitted
     scored = {
         name: scores(pipeline, split.features, search.target)
         for name, split in (("train", train), ("validation", validation))
@@ -280,6 +289,7 @@ def _all_together(
         for trial in search.run(label, share, storage, number):
             number += 1
             yield trial
+        search.forget_rows()
 
 
 def _in_two_stages(
@@ -289,6 +299,7 @@ def _in_two_stages(
     compared = []
     for number, (label, search) in enumerate(searches.items()):
         compared.append(search.compare(label, number))
+        search.forget_rows()
         yield compared[-1]
     left = trials - len(compared)
     if not any(trial.state == "complete" for trial in compared):
@@ -582,6 +593,15 @@ class _CandidateSearch:
             X = before.fit_transform(self.train.features, self.train.target)
             self._encoded = (steps, X, before.transform(self.validation.features))
         return self._encoded
+
+    def forget_rows(self) -> None:
+        """Free the encoded rows where there are many: each candidate would keep its own beside the others'."""
+        if len(self.train.target) + len(self.validation.target) > ENCODED_ROWS_KEPT:
+            self._encoded = None
+
+    def release(self) -> None:
+        """Free the encoded rows and the best model; they are made again when they are needed."""
+        self._encoded = self._fitted = None
 
     def final(self, chosen: Trial) -> tuple[Pipeline, dict[str, Any], float | None]:
         """The chosen trial's model, or with `final` parameters one more fit with a cut of its own."""

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlops_assets.monitored_model.learning_plan import Part, PartRows, load_split
+from mlops_assets.monitored_model.realised import realised
 from mlops_assets.monitored_model.scoring import load_version
-from mlops_assets.monitored_model.steps import challenger, champion
+from mlops_assets.monitored_model.steps import challenger, champion, features, performance, predictions, profile, raw
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets.training import registry
 from mlops_assets.training.pipeline import scores
@@ -22,6 +23,7 @@ from mlops_assets.training.search import measure
 from mlops_assets_tests import tiny_model
 
 MONTHS = ["2021-01", "2021-02", "2021-03"]
+SCORED = "2021-04"
 LIMIT = 200  # of 600 rides a month
 FORECAST: dict[str, Any] = {
     "target": {"column": "is_cash", "task": "regression"},
@@ -37,7 +39,9 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Three months of which each has more rows than may be in memory; a challenger and a champion of the third."""
     changes = FORECAST if request.param == "regression" else {}
     spec = tiny_model.spec(max_rows=LIMIT, **changes)
-    with tiny_model.ingested(tmp_path_factory.mktemp("scale"), spec, MONTHS) as made:
+    root = tmp_path_factory.mktemp("scale")
+    with tiny_model.ingested(root, spec, MONTHS) as made:
+        tiny_model.write_rides(root / "data", [SCORED], rows=900)
         challenger.make(made, MONTHS[-1])
         champion.make(made, MONTHS[-1])
         yield made
@@ -75,8 +79,8 @@ def test_test_metrics_are_those_of_all_rows(bench):
 def test_champion_and_challenger_are_compared_on_all_test_rows(bench, monkeypatch):
     before = bench.partition("champion", MONTHS[-1])
     monkeypatch.setattr(Workbench, "champion_before", lambda *_: before)
-    compared = champion._compared(bench, MONTHS[-1], bench.partition("challenger", MONTHS[-1]), before)
-    expected = champion._compared(whole(bench), MONTHS[-1], bench.partition("challenger", MONTHS[-1]), before)
+    compared, *_ = champion._compared(bench, MONTHS[-1], bench.partition("challenger", MONTHS[-1]), before)
+    expected, *_ = champion._compared(whole(bench), MONTHS[-1], bench.partition("challenger", MONTHS[-1]), before)
     assert compared["test_rows"] == expected["test_rows"] > LIMIT
     found, wanted = (json.loads(row["champion_metrics"]) for row in (compared, expected))
     assert found == pytest.approx(wanted, rel=1e-12, nan_ok=True)
@@ -102,6 +106,24 @@ def test_a_naive_forecast_is_compared_on_all_test_rows(bench):
     for name, value in expected.items():
         found = made.facts["baseline"][name]
         assert found == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value)
+
+
+def test_performance_is_that_of_all_records(bench):
+    for step in (raw, features, profile, predictions):
+        if bench.find("predictions", SCORED) is None:
+            step.make(bench, SCORED)
+    model = load_version(bench, bench.partition("predictions", SCORED).facts["version"])
+    found, expected = realised(bench, SCORED, model), realised(whole(bench), SCORED, model)
+    assert found.rows == expected.rows > LIMIT
+    assert (found.right, found.weakest) == (expected.right, expected.weakest)
+    assert dict(found.metrics) == pytest.approx(dict(expected.metrics), rel=1e-12)
+    assert len(found.by_segment) == len(expected.by_segment) == (5 if model.cut is None else 0)
+    for row, wanted in zip(found.by_segment, expected.by_segment, strict=True):
+        assert (row.pop("column"), row.pop("segment")) == (wanted.pop("column"), wanted.pop("segment"))
+        assert row == pytest.approx(wanted, rel=1e-12)
+    made = performance.make(bench, SCORED)
+    assert made.partition.facts["value"] == pytest.approx(expected.metrics[bench.spec.metric], rel=1e-12)
+    assert not made.warnings
 
 
 def test_batches_have_all_rows_of_a_part(bench):

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlops_assets.lake.categories import text_of_each
-from mlops_assets.lake.frames import exact_frame
-from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.findings import performance_judged
 from mlops_assets.monitored_model.outcome import Check, Markdown, Outcome, Severity, table
 from mlops_assets.monitored_model.presentation import Presentation
+from mlops_assets.monitored_model.realised import Realised, realised, served_metrics
 from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, model_that_scored, score_profile
-from mlops_assets.monitored_model.tables import FALLBACK_PREDICTIONS, FEATURES, PERFORMANCE, PREDICTIONS
+from mlops_assets.monitored_model.tables import FALLBACK_PREDICTIONS, PERFORMANCE, PREDICTIONS
 from mlops_assets.monitored_model.workbench import Workbench
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
     from mlops_assets.training.registry import LoadedModel
 
 WEAKEST_SHOWN = 10
-# More segments than a person reads; of a column with so many values the largest are kept.
-SEGMENTS_KEPT = 200
-SEGMENT_MIN_ROWS = 100
 PERFORMANCE_SCHEMA = pa.schema(
     [
         ("source", pa.string()),
@@ -56,20 +48,17 @@ def make(bench: Workbench, period: str) -> Outcome:
     scored = bench.partition(PREDICTIONS, period)
     model = model_that_scored(bench, scored)
     estimate, no_estimate = _estimate(bench, period, model)
-    labelled = _labelled(bench, period)
+    found = realised(bench, period, model)
     rows = _rows("estimate", estimate, scored.rows, model.version)
-    if labelled.empty:
+    if not found.rows:
         partition = bench.write(PERFORMANCE, period, pa.Table.from_pylist(rows, PERFORMANCE_SCHEMA))
         text = f"No outcome is known yet; {'there is no estimate either' if no_estimate else 'the estimate is shown'}."
         known = {"estimate": no_estimate or table([estimate])}
         return Outcome(partition, known, [Check("performance_within_limits", True, text)])
-    realised, correct = _realised(bench, labelled, model)
-    weakest = _weakest(bench, labelled, correct)
-    rows += _rows("champion", realised, len(labelled), model.version)
-    served = _served(bench, period, realised)
+    rows += _rows("champion", found.metrics, found.rows, model.version)
+    served = _served(bench, period, found.metrics)
     if served:
-        rows += _rows("served", served, len(labelled), model.version)
-    segments = _by_segment(bench, labelled, model)
+        rows += _rows("served", served, found.rows, model.version)
     rows += [
         {
             "source": "champion",
@@ -80,7 +69,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             "rows": row["rows"],
             "model_version": model.version,
         }
-        for row in segments
+        for row in found.by_segment
         for name in row.keys() - {"column", "segment", "rows"}
         if not math.isnan(row[name])
     ]
@@ -94,55 +83,51 @@ def make(bench: Workbench, period: str) -> Outcome:
             "rows": row["rows"],
             "model_version": model.version,
         }
-        for row in weakest
+        for row in found.weakest
     ]
-    fisher = _fisher(model, correct)
+    fisher = _fisher(model, found)
     rows += _rows(
         "champion",
         {name: value for name, value in fisher.items() if value is not None},
-        len(labelled),
+        found.rows,
         model.version,
     )
-    check, verdict = _performance_within_limits(bench, model, realised, fisher)
+    check, verdict = _performance_within_limits(bench, model, found.metrics, fisher)
     partition = bench.write(
         PERFORMANCE,
         period,
         pa.Table.from_pylist(rows, PERFORMANCE_SCHEMA),
         facts={
             "metric": bench.spec.metric,
-            "value": _plain(realised[bench.spec.metric]),
+            "value": _plain(found.metrics[bench.spec.metric]),
             "passed": check.passed,
             "verdict": verdict,
             "version": model.version,
             "served_value": _plain(served[bench.spec.metric]) if served else None,
-            "floor": _floor(bench.spec.metric, realised),
+            "floor": _floor(bench.spec.metric, found.metrics),
         },
     )
     performance_judged(bench, period, verdict, check.description, model.version)
-    metadata = _performance_metadata(bench, model, labelled, realised, served, estimate, weakest, fisher)
+    metadata = _performance_metadata(bench, model, found, served, estimate, fisher)
     if no_estimate:
         metadata["estimate"] = no_estimate
-    if segments:
-        metadata["by_segment"] = table(segments)
+    if found.by_segment:
+        metadata["by_segment"] = table(found.by_segment)
     shown = Presentation(metadata)
-    shown.add("the calibration curve", lambda: _calibration(bench, model, labelled))
-    shown.add("the metrics in MLflow", lambda: _log_performance(bench, period, realised, estimate, model))
+    shown.add("the calibration curve", lambda: _calibration(found))
+    shown.add("the metrics in MLflow", lambda: _log_performance(bench, period, found.metrics, estimate, model))
     return Outcome(partition, shown.metadata, [check], shown.warnings)
 
 
 def _served(bench: Workbench, period: str, realised: Mapping[str, float]) -> Mapping[str, float]:
     """Metrics of what is served: the champion's own, plan B's measured with its own cut, or nothing."""
-    from mlops_assets.training.search import encode_target, measure
-
     decided = bench.gate(period)
     if decided.state == "champion":
         return realised
     plan = bench.find(FALLBACK_PREDICTIONS, period)
     if decided.state != "plan_b" or plan is None or plan.facts.get("decision_id") != decided.decision_id:
         return {}
-    labelled = _labelled(bench, period, FALLBACK_PREDICTIONS)
-    truth = encode_target(labelled["outcome"], bench.spec.target)
-    return measure(truth, labelled[SCORE].to_numpy(), plan.facts["cut"])
+    return served_metrics(bench, period, FALLBACK_PREDICTIONS, plan.facts["cut"])
 
 
 def _floor(metric: str, realised: Mapping[str, float]) -> float | None:
@@ -174,37 +159,6 @@ def _rows(source: str, metrics: Mapping[str, float | None], rows: int, version: 
     ]
 
 
-def _labelled(bench: Workbench, period: str, scored: str = PREDICTIONS) -> pd.DataFrame:
-    """Score and target, of the champion's predictions the segments too, of the records whose outcome is known."""
-    spec = bench.spec
-    target = identifier(spec.target.column)
-    keys = bench.columns_sql(spec.record_keys)
-    names = spec.segments if scored == PREDICTIONS else []
-    segments = "".join(f", f.{identifier(name)}" for name in names)
-    columns = bench.columns_sql(dict.fromkeys([*spec.record_keys, spec.target.column, *names]))
-    relation = bench.records(scored, [period]) if scored == PREDICTIONS else bench.scan(scored, [period])
-    found = bench.con.sql(
-        f"SELECT p.{SCORE}, f.{target} AS outcome{segments} FROM {relation} p "
-        f"JOIN (SELECT {columns} FROM {bench.records(FEATURES, [period])}) f USING ({keys}) "
-        f"WHERE f.{target} IS NOT NULL ORDER BY {keys}"
-    )
-    return exact_frame(found.to_arrow_table())
-
-
-def _realised(bench: Workbench, labelled: pd.DataFrame, model: LoadedModel) -> tuple[Mapping[str, float], np.ndarray]:
-    """Metrics, and for each record whether the prediction was right (regression: within the champion's test MAE)."""
-    import numpy as np
-
-    from mlops_assets.training.search import encode_target, measure
-
-    truth = encode_target(labelled["outcome"], bench.spec.target)
-    found = labelled[SCORE].to_numpy()
-    realised = measure(truth, found, model.cut)
-    if model.cut is None:
-        return realised, np.abs(found - truth) <= float(model.metrics["test"]["mae"] or 0.0)
-    return realised, (found >= model.cut) == (truth == 1)
-
-
 def _estimate(bench: Workbench, period: str, model: LoadedModel) -> tuple[dict[str, float | None], str | None]:
     """Expected metrics from the calibrated scores alone; empty, and the reason, where there is no estimate."""
     from mlops_assets.drift.estimate import ScoreCalibration, ScoreHistogram, expected_metrics, why_no_estimate
@@ -218,34 +172,7 @@ def _estimate(bench: Workbench, period: str, model: LoadedModel) -> tuple[dict[s
     return dict(expected_metrics(found, ScoreCalibration.fit_histogram(test), model.cut)), None  # type: ignore[arg-type]
 
 
-def _weakest(bench: Workbench, labelled: pd.DataFrame, correct: np.ndarray) -> list[dict[str, Any]]:
-    from mlops_assets.training.metrics import weakest_segments
-
-    if not bench.spec.segments:
-        return []
-    found = weakest_segments(labelled[bench.spec.segments], correct, min_rows=SEGMENT_MIN_ROWS)
-    return [{str(name): value for name, value in row.items()} for row in found.to_dict("records")]
-
-
-def _by_segment(bench: Workbench, labelled: pd.DataFrame, model: LoadedModel) -> list[dict[str, Any]]:
-    """All metrics of a regression in each segment, largest first; a classification has its weakest segments only."""
-    import pandas as pd
-
-    from mlops_assets.training.search import encode_target, measure
-
-    if model.cut is not None:
-        return []
-    found: list[dict[str, Any]] = []
-    for column in bench.spec.segments:
-        names = ["null" if text is None else text for text in text_of_each(labelled[column])]
-        for segment, part in labelled.groupby(pd.Index(names)):
-            metrics = measure(encode_target(part["outcome"], bench.spec.target), part[SCORE].to_numpy(), None)
-            numbers = {name: value for name, value in metrics.items() if name != "rows"}
-            found.append({"column": column, "segment": str(segment), "rows": len(part), **numbers})
-    return sorted(found, key=lambda row: (row["column"], -row["rows"], row["segment"]))[:SEGMENTS_KEPT]
-
-
-def _fisher(model: LoadedModel, correct: np.ndarray) -> dict[str, float | None]:
+def _fisher(model: LoadedModel, found: Realised) -> dict[str, float | None]:
     """Fisher's exact test on correct and incorrect predictions of this period and of the champion's test rows."""
     from mlops_assets.training.metrics import fisher_exact
 
@@ -255,8 +182,7 @@ def _fisher(model: LoadedModel, correct: np.ndarray) -> dict[str, float | None]:
         return {}
     rows = int(test["rows"] or 0)
     right_then = round(accuracy * rows)
-    right_now = int(correct.sum())
-    result = fisher_exact(right_now, len(correct) - right_now, right_then, rows - right_then)
+    result = fisher_exact(found.right, found.rows - found.right, right_then, rows - right_then)
     odds = result.odds_ratio if math.isfinite(result.odds_ratio) else None
     return {"fisher_p_value": result.p_value, "fisher_odds_ratio": odds}
 
@@ -295,11 +221,9 @@ def _performance_within_limits(
 def _performance_metadata(
     bench: Workbench,
     model: LoadedModel,
-    labelled: pd.DataFrame,
-    realised: Mapping[str, float],
+    found: Realised,
     served: Mapping[str, float],
     estimate: Mapping[str, float | None],
-    weakest: Sequence[Mapping[str, Any]],
     fisher: Mapping[str, float | None],
 ) -> dict[str, Any]:
     test = model.metrics["test"]
@@ -311,30 +235,27 @@ def _performance_metadata(
             "estimate without labels": estimate.get(name),
             "champion's test": test.get(name),
         }
-        for name, value in realised.items()
+        for name, value in found.metrics.items()
         if name != "rows"
     ]
     metadata: dict[str, Any] = {
-        "labelled_rows": len(labelled),
+        "labelled_rows": found.rows,
         "champion_version": model.version,
-        bench.spec.metric: realised[bench.spec.metric],
+        bench.spec.metric: found.metrics[bench.spec.metric],
         "metrics": table(metrics),
         **{name: value for name, value in fisher.items() if value is not None},
     }
-    if weakest:
-        metadata["weakest_segments"] = table([_segment_line(row) for row in weakest[:WEAKEST_SHOWN]])
+    if found.weakest:
+        metadata["weakest_segments"] = table([_segment_line(row) for row in found.weakest[:WEAKEST_SHOWN]])
     return metadata
 
 
-def _calibration(bench: Workbench, model: LoadedModel, labelled: pd.DataFrame) -> dict[str, Any]:
-    from mlops_assets.training.metrics import calibration_curve
+def _calibration(found: Realised) -> dict[str, Any]:
     from mlops_assets.training.pictures import as_markdown, calibration_picture
-    from mlops_assets.training.search import encode_target
 
-    if model.cut is None:
+    if found.calibration is None:
         return {}
-    curve = calibration_curve(encode_target(labelled["outcome"], bench.spec.target), labelled[SCORE])
-    return {"calibration": Markdown(as_markdown(calibration_picture(curve), "calibration"))}
+    return {"calibration": Markdown(as_markdown(calibration_picture(found.calibration), "calibration"))}
 
 
 def _segment_line(row: Mapping[str, Any]) -> dict[str, Any]:
