@@ -18,6 +18,7 @@ MLOPS_DAGSTER_URL, MLOPS_MLFLOW_URL, MLOPS_EVIDENTLY_URL, MLOPS_REPORTS_URL
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,31 @@ run_queue:
 """
 
 
+# What no path of a home may hold, and who can't do with it.
+UNUSABLE = {
+    "%": "Dagster's and MLflow's SQLite addresses take it for the beginning of an escape",
+    "?": "Dagster's and MLflow's SQLite addresses take it for the beginning of parameters",
+    "*": "Evidently takes it for a pattern",
+    "\\": "DuckDB takes it for a separator",
+    "::": "fsspec takes it for a chain of file systems",
+}
+
+
+class UnusablePath(ValueError):
+    """A folder whose name the libraries that this platform is made of can't deal with."""
+
+
+def checked(path: Path, variable: str, unusable: Mapping[str, str] = UNUSABLE) -> Path:
+    """The path itself. Raises UnusablePath when it holds what some library gives a meaning to."""
+    text = str(path)
+    for part, why in unusable.items():
+        if part in text:
+            raise UnusablePath(f"{variable} is {text!r}, which has {part!r}: {why}. Choose a folder without it")
+    if not text.isprintable():
+        raise UnusablePath(f"{variable} is {text!r}; expected a folder whose name has printable characters only")
+    return path
+
+
 @dataclass(frozen=True)
 class Home:
     """The folder `MLOPS_HOME` and the places in it. Creating the object touches nothing on disk."""
@@ -56,8 +82,9 @@ class Home:
 
     @classmethod
     def from_env(cls) -> Home:
-        """The home that the environment names, by default `.mlops/` below the project."""
-        return cls(Path(os.environ.get("MLOPS_HOME") or PROJECT / ".mlops").expanduser().resolve())
+        """The home that the environment names, by default `.mlops/` below the project. Raises UnusablePath."""
+        root = Path(os.environ.get("MLOPS_HOME") or PROJECT / ".mlops").expanduser().resolve()
+        return cls(checked(root, "MLOPS_HOME"))
 
     @property
     def lake_url(self) -> str:
@@ -97,8 +124,9 @@ class Home:
 
     @property
     def dagster(self) -> Path:
-        """Dagster's home: `DAGSTER_HOME` where it is set, else a folder of ours."""
-        return Path(os.environ.get("DAGSTER_HOME") or self.root / "dagster").expanduser()
+        """Dagster's home: `DAGSTER_HOME` where it is set, else a folder of ours. Raises UnusablePath."""
+        given = os.environ.get("DAGSTER_HOME")
+        return checked(Path(given).expanduser(), "DAGSTER_HOME") if given else self.root / "dagster"
 
     def prepare_dagster(self) -> Path:
         """Create Dagster's home with a dagster.yaml if it has none, and point `DAGSTER_HOME` at it.
@@ -127,8 +155,12 @@ def sensor_seconds() -> int:
 
 
 def data_dir() -> Path:
-    """The folder that relative source paths start from: `MLOPS_DATA_DIR`, by default the shipped `data/`."""
-    return Path(os.environ.get("MLOPS_DATA_DIR") or PROJECT / "data").expanduser().resolve()
+    """The folder that relative source paths start from: `MLOPS_DATA_DIR`, by default the shipped `data/`.
+
+    Raises UnusablePath.
+    """
+    folder = Path(os.environ.get("MLOPS_DATA_DIR") or PROJECT / "data").expanduser().resolve()
+    return checked(folder, "MLOPS_DATA_DIR", {"\\": UNUSABLE["\\"]})
 
 
 @dataclass(frozen=True)

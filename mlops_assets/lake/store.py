@@ -27,6 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import url2pathname
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,6 +55,7 @@ __all__ = [
     "UNPARTITIONED",
     "DamagedPartition",
     "Lake",
+    "MissingDriver",
     "MissingPartition",
     "Partition",
     "identifier",
@@ -62,6 +64,11 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PERIOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class MissingDriver(RuntimeError):
+    """The package that reads a kind of URL is not installed."""
+
 
 # What the footers of local partitions say, by path, file and time: their files are never changed, and gates, sensors
 # and pages ask for the same ones again and again.
@@ -77,18 +84,26 @@ class Lake:
 
     Args:
         url: a local folder (made at the first write), or an fsspec URL such as `s3://bucket/lake`.
+
+    Raises:
+        MissingDriver: no package for such a URL is installed.
     """
 
     def __init__(self, url: str | Path) -> None:
         text = str(url)
         self._fs: AbstractFileSystem | None = None
         if text.startswith("file://"):
-            text = text.removeprefix("file://")
+            text = url2pathname(text.removeprefix("file://"))
         if "://" in text:
             from upath import UPath
 
             root = UPath(text)
-            self._fs = root.fs
+            try:
+                self._fs = root.fs
+            except ImportError as error:
+                protocol = text.partition("://")[0]
+                what = "pip install 'mlops-assets[s3]'" if protocol in ("s3", "s3a") else f"see fsspec ({error})"
+                raise MissingDriver(f"the lake {redact(text)} needs a package that is not installed: {what}") from error
             self._root = root.path.rstrip("/")
             self.url = redact(text.rstrip("/"))
         else:
