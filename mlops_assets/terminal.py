@@ -11,12 +11,12 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlops_assets import neutral_text
 from mlops_assets.redaction import redact, redacted
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ def visible(text: str, *, lines: bool = True, longest: int | None = None) -> str
         lines: whether line breaks stay; else they are shown as `\\n`.
         longest: number of characters after which the text is cut, which is said then.
     """
-    shown = redact(text)
-    if not shown.isprintable():
-        shown = "".join(_shown_character(character, lines) for character in shown)
+    shown = neutral_text.visible(redact(text), keep="\n\t" if lines else "")
     if longest is not None and len(shown) > longest:
         return f"{shown[:longest]}… ({len(shown):,} characters)"
     return shown
@@ -164,15 +162,6 @@ def cell_text(value: Any, *, is_note: bool = False) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return visible(str(value), lines=is_note, longest=LONGEST_NOTE if is_note else LONGEST_CELL)
-
-
-def _shown_character(character: str, lines: bool) -> str:
-    if character.isprintable() or unicodedata.category(character) == "Zs" or (lines and character in "\n\t"):
-        return character
-    if character in "\n\r\t":
-        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[character]
-    number = ord(character)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _table(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.drift.evidently_text import neutral_frame, neutral_names
 from mlops_assets.lake.categories import text_of_each
-from mlops_assets.neutral_text import neutral
+from mlops_assets.neutral_text import neutral, neutral_markdown
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -213,19 +213,13 @@ def _header(
     title: str, notes: Sequence[str], left_out: Mapping[str, str], reference: int, current: int, period: str
 ) -> str:
     """The lines above Evidently's table, as the Markdown that its text widget reads."""
-    lines = [f"**{_markdown(title)}**", *map(_markdown, notes)]
-    lines += [f"Left out: **{_markdown(name)}**, {_markdown(reason)}." for name, reason in left_out.items()]
+    lines = [f"**{neutral_markdown(title)}**", *map(neutral_markdown, notes)]
+    lines += [f"Left out: **{neutral_markdown(name)}**, {neutral_markdown(reason)}." for name, reason in left_out.items()]
     lines.append(
         f"*Below: Evidently's default tests and thresholds, on a random sample of {current:,} rows of "
         f"{period} and {reference:,} rows of the reference. The verdict above is made from all rows.*"
     )
     return "\n\n".join(lines)
-
-
-def _markdown(text: str) -> str:
-    """The text on one line, without meaning in Markdown or HTML."""
-    safe = neutral(" ".join(text.split()), limit=None)
-    return "".join(f"\\{c}" if c in r"\`*_{}[]#|~!&" else c for c in safe)
 
 
 def _html(text: str) -> str:

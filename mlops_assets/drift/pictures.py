@@ -91,7 +91,7 @@ def drift_by_day_picture(
         linewidth=1.0,
     )
     axes.invert_yaxis()
-    axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9)
+    axes.set_yticks(np.arange(len(names)) + 0.5, [visible(name) for name in names], fontsize=9)
     axes.tick_params(length=0, colors=INK)
     for label, column in zip(axes.get_yticklabels(), order, strict=True):
         if mean[column] >= severe:
@@ -350,7 +350,7 @@ def _percent(share: float) -> str:
 
 
 def _short(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else visible(str(value))
     return text if len(text) <= 28 else text[:27] + "…"
 
 

@@ -25,6 +25,7 @@ from mlops_assets.drift import distances
 from mlops_assets.drift.break_day import Break, column_breaks, common_break
 from mlops_assets.drift.distances import EvidentlyScore, Novelty
 from mlops_assets.drift.profile import ColumnProfile, Profile, on_one_grid
+from mlops_assets.neutral_text import neutral_markdown
 
 if TYPE_CHECKING:
     from mlops_assets.lake.columns import Kind
@@ -281,7 +282,7 @@ class DriftReport:
         lines = [f"**{self.verdict}**{since}", ""]
         # The columns at fault are in the table; the list keeps to what is about the whole period.
         listed = self.reasons[:8]
-        lines += [f"- {_escaped(reason)}" for reason in listed]
+        lines += [f"- {neutral_markdown(reason)}" for reason in listed]
         if len(self.reasons) > len(listed):
             lines.append(f"- … and {len(self.reasons) - len(listed)} more")
         shown = ([self.scores] if self.scores else []) + self._worst_first()
@@ -301,22 +302,19 @@ def _badness(column: ColumnDrift) -> tuple[int, float]:
     return _RANK[column.verdict], -(column.psi if column.psi is not None else np.inf)
 
 
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 def _markdown_row(column: ColumnDrift) -> str:
+    name = neutral_markdown(column.name)
     cells = [
-        f"`{column.name}`",
+        f"**{name}**" if column.verdict == "severe" else name,
         f"**{column.verdict}**" if column.verdict == "severe" else column.verdict,
         "" if column.psi is None else f"{column.psi:.3f}",
         f"{column.threshold:g}",
         "" if column.evidently is None else f"{column.evidently.value:.3g}",
-        "; ".join([column.direction, *column.notes]),
+        neutral_markdown("; ".join([column.direction, *column.notes])),
         "" if column.importance is None else f"{column.importance:.1%}".replace("%", " %"),
         "" if column.since is None else str(column.since),
     ]
-    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"
 
 
 def _rows_of(column: ColumnDrift) -> list[dict[str, Any]]:

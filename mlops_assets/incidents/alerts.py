@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from mlops_assets.neutral_text import visible
 from mlops_assets.redaction import hide_address, redact, secrets_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.incidents.store import Store
 
+LINE_BREAK = "\n"
 TIMEOUT_SECONDS = 10.0  # for one alert and endpoint
 FIRST_RETRY_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 3600.0
@@ -186,8 +188,8 @@ def _send(endpoint: _Endpoint, alert: Mapping[str, Any]) -> str | None:
     client.add(endpoint.service)
     try:
         result = client.notify(
-            title=alert["title"],
-            body=f"{alert['body']}\nAlert {alert['id']}",
+            title=visible(alert["title"]),
+            body=f"{visible(alert['body'], keep=LINE_BREAK)}\nAlert {alert['id']}",
             notify_type=_TYPES.get(alert["kind"], "failure"),
             timeout=TIMEOUT_SECONDS,
         )

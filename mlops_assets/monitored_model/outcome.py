@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlops_assets.lake.store import Partition
+from mlops_assets.neutral_text import neutral_markdown
 
 Severity = Literal["ERROR", "WARN"]
 
@@ -68,7 +69,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
     if not rows:
         return Markdown("_no rows_")
     names = list(columns or rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines = ["| " + " | ".join(map(neutral_markdown, names)) + " |", "|" + " --- |" * len(names)]
     lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
     return Markdown("\n".join(lines))
 
@@ -82,7 +83,7 @@ def _cell(value: Any) -> str:
         return f"{value:,.0f}" if value == int(value) and abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return neutral_markdown(str(value))
 
 
 def quality_failure(checks: Sequence[Check]) -> str | None:

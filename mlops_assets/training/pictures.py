@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops_assets.neutral_text import visible
+from mlops_assets.neutral_text import neutral_markdown, visible
 from mlops_assets.training.metrics import HIGHER_IS_BETTER, CalibrationCurve
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ def _colours() -> tuple[str, ...]:
 
 def as_markdown(png: bytes, alt: str) -> str:
     """The picture as a markdown image that carries its own data."""
-    text = alt.replace("[", "(").replace("]", ")").replace("\n", " ")
-    return f"![{text}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    return f"![{neutral_markdown(alt)}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def explanation_page(pipeline: Pipeline, title: str) -> str | None:
