@@ -13,7 +13,7 @@ MAX_CHARACTERS = 120
 # Angle quotation marks look alike, are in every font, and mean nothing to HTML, scripts or plotly's own small markup.
 _LOOK_ALIKE = str.maketrans({"<": "‹", ">": "›"})
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_MARKDOWN = frozenset(r"\`*_{}[]#|~!&")
+_MARKDOWN = frozenset(r"\`*_{}[]<>#|~!&")
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -49,5 +49,5 @@ def neutral(text: str, limit: int | None = MAX_CHARACTERS) -> str:
 
 
 def neutral_markdown(text: str) -> str:
-    """The text on one line, without meaning in Markdown or HTML."""
-    return "".join(f"\\{c}" if c in _MARKDOWN else c for c in neutral(" ".join(text.split()), limit=None))
+    """The visible text on one line, without meaning in Markdown or in HTML within it."""
+    return "".join(f"\\{c}" if c in _MARKDOWN else c for c in visible(" ".join(text.split())))

@@ -213,13 +213,18 @@ def _header(
     title: str, notes: Sequence[str], left_out: Mapping[str, str], reference: int, current: int, period: str
 ) -> str:
     """The lines above Evidently's table, as the Markdown that its text widget reads."""
-    lines = [f"**{neutral_markdown(title)}**", *map(neutral_markdown, notes)]
-    lines += [f"Left out: **{neutral_markdown(name)}**, {neutral_markdown(reason)}." for name, reason in left_out.items()]
+    lines = [f"**{_markdown(title)}**", *map(_markdown, notes)]
+    lines += [f"Left out: **{_markdown(name)}**, {_markdown(reason)}." for name, reason in left_out.items()]
     lines.append(
         f"*Below: Evidently's default tests and thresholds, on a random sample of {current:,} rows of "
         f"{period} and {reference:,} rows of the reference. The verdict above is made from all rows.*"
     )
     return "\n\n".join(lines)
+
+
+def _markdown(text: str) -> str:
+    """Text for Evidently's Markdown, which stands in the script of its page."""
+    return neutral_markdown(neutral(" ".join(text.split()), limit=None))
 
 
 def _html(text: str) -> str:

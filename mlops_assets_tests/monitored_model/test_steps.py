@@ -158,7 +158,7 @@ def test_values_out_of_range_within_the_tolerance_are_shown_and_used(bench: Work
     found = check(outcome, "feature_schema")
     assert found.passed
     assert "1 rules broken within their tolerance" in found.description
-    assert "| fare | <= 1000 | 3 | 0.005 | 0.01 | tolerated |" in found.metadata["violations"].text
+    assert r"| fare | \<= 1000 | 3 | 0.005 | 0.01 | tolerated |" in found.metadata["violations"].text
     assert bench.unusable(JANUARY) is None
 
 

@@ -55,7 +55,7 @@ def test_the_picture_of_two_stages_differs_from_that_of_one_search():
 
 def test_markdown_carries_the_picture_itself():
     text = as_markdown(b"png", "a [b]\nc")
-    assert text == f"![a (b) c](data:image/png;base64,{base64.b64encode(b'png').decode()})"
+    assert text == f"![a \\[b\\] c](data:image/png;base64,{base64.b64encode(b'png').decode()})"
 
 
 def test_only_an_ebm_has_an_explanation_page(trained):
