@@ -7,8 +7,6 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
-
 from mlops_assets.lake.store import identifier, quoted
 from mlops_assets.sources.csv_file import open_csv
 from mlops_assets.sources.declaration import Source
@@ -45,16 +43,16 @@ def _open_file(source: Source, path: Path, con: duckdb.DuckDBPyConnection) -> Sc
         return open_csv(source, path, literal, con)
     # A query may use any column, and names the file's as they are.
     damage = _no_parquet(path) or parquet_damage(path, None if source.query else list(source.schema))
-    return damage or _open_parquet(path, literal, con)
+    return damage or _open_parquet(literal, con)
 
 
-def _open_parquet(path: Path, literal: str, con: duckdb.DuckDBPyConnection) -> Scan:
+def _open_parquet(literal: str, con: duckdb.DuckDBPyConnection) -> Scan:
     # hive_partitioning off: a folder above the file that is named like a=b is none of the file's columns.
     # can_have_nan: a file's statistics leave NaN out, and DuckDB believes them: it would find no NaN and keep it.
     options = "hive_partitioning = false, can_have_nan = true"
     described = con.sql(f"DESCRIBE SELECT * FROM read_parquet({literal}, {options})").fetchall()
     rows = con.sql(f"SELECT num_rows FROM parquet_file_metadata({literal})").fetchall()[0][0]
-    names = pq.read_schema(path).names
+    names = _names(con.sql(f"SELECT name, coalesce(num_children, 0) FROM parquet_schema({literal})").fetchall())
     # DuckDB names columns anew that differ in case only; their order stays.
     columns = tuple(
         FileColumn(name, alias, kind.strip('"')) for name, (alias, kind, *_) in zip(names, described, strict=True)
@@ -63,6 +61,18 @@ def _open_parquet(path: Path, literal: str, con: duckdb.DuckDBPyConnection) -> S
         f"(SELECT * RENAME (file_row_number AS __row) FROM read_parquet({literal}, file_row_number = true, {options}))"
     )
     return Scan(numbered, columns, rows)
+
+
+def _names(elements: list[tuple[str, int]]) -> list[str]:
+    """The names of a Parquet file's columns, of its schema: each element with its number of children, which follow."""
+    names, children = [], 0
+    for name, number in elements[1:]:  # the first one is the root
+        if children:
+            children -= 1
+        else:
+            names.append(name)
+        children += number
+    return names
 
 
 def _shaped(query: str, scan: Scan, path: Path, con: duckdb.DuckDBPyConnection) -> Scan | Problem:

@@ -99,9 +99,9 @@ def read(source: Source, located: Located, period: str, calendar: Calendar, con:
 
     The file is looked through first (types, values that don't fit, times, copies), then streamed: memory
     stays bounded whatever its size. An unreadable file is a `Reading` with a problem and no rows; one whose damage
-    shows in the middle of the stream raises UnreadableSource there. The zone of `con` is set to the source's.
+    shows in the middle of the stream raises UnreadableSource there. The zone of the database is set to the source's.
     """
-    con = pin_timezone(con, source.timezone).cursor()  # the stream stays open, and `con` free
+    con = pin_timezone(con.cursor(), source.timezone)  # the stream stays open, and `con` free
     create_period_macros(con, period, calendar)
     size, sha256 = located.path.stat().st_size, file_sha256(located.path)
     try:

@@ -33,5 +33,13 @@ def test_names_that_can_not_be_told_apart_are_refused(tmp_path: Path, names: lis
     assert f"{names[0]!r}, {names[1]!r}" in problem.found
 
 
+def test_the_fields_of_nested_columns_are_no_columns(tmp_path: Path) -> None:
+    nested = pa.array([{"km": 5.0, "legs": [{"km": 1.0}]}])
+    columns = [nested, pa.array([1.0]), pa.array([[2.0]]), pa.array([3.0])]
+    path = parquet_file(tmp_path, columns, ["trip", "KM", "legs", "km"])
+    found = reading(path, {"km": "DOUBLE", "legs": "DOUBLE[]"})
+    assert (found.problems, found.extra, rows(found)) == ((), ("trip", "KM"), [{"km": 3.0, "legs": [2.0]}])
+
+
 def test_a_name_in_another_case_is_the_column_when_there_is_one(tmp_path: Path) -> None:
     assert rows(reading(parquet_file(tmp_path, {"Km": [1.0]}), {"km": "DOUBLE"})) == [{"km": 1.0}]
