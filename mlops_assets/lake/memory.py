@@ -12,6 +12,8 @@ _SAID = ("bad_alloc", "bad allocation", "Cannot allocate memory", "unable to all
 # joblib's error for a worker process that was killed, mostly by the kernel for its memory.
 _KILLED_WORKER = "TerminatedWorkerError"
 
+MEMORY_ADVICE = f"lower max_rows in defs.yaml or {MEMORY_VARIABLE}, or give the process more memory"
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or one that caused it, says that there was not enough memory."""

@@ -17,6 +17,7 @@ from mlops_assets.incidents import processes
 from mlops_assets.incidents.lease import forget_released, holders, last_heartbeat, release_dead
 from mlops_assets.incidents.store import Store
 from mlops_assets.monitored_model.jobs import MODEL_TAG, PROCESS_TAG
+from mlops_assets.monitored_model.memory_failures import killed_run_is_an_incident
 from mlops_assets.monitored_model.resources import RUN_LEASE
 
 # A run that gives no sign of life, or none any more, for so many intervals of the sensors is dead.
@@ -78,6 +79,7 @@ def _close(instance: dg.DagsterInstance, store: Store, run: dg.DagsterRun, why: 
         instance.report_run_canceled(run, why)
     else:
         instance.report_run_failed(run, why)
+        killed_run_is_an_incident(store, run, why)
     release_dead(store, f"{RUN_LEASE}{run.run_id}/", what=f"run {run.run_id}")
     closed = _close_mlflow_runs(run.run_id)
     _log.info("Run %s of %s was closed: %s. MLflow runs closed: %d", run.run_id, run.job_name, why, closed)

@@ -1,4 +1,4 @@
-"""A step that runs out of memory: its run fails with what to do about it, and an incident is open from then on."""
+"""A step that runs out of memory, or whose process was killed: its run fails with what to do, and opens an incident."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import dagster as dg
+
 from mlops_assets.incidents.store import Store
-from mlops_assets.lake.memory import advice, first_line, is_out_of_memory
+from mlops_assets.lake.memory import MEMORY_ADVICE, advice, first_line, is_out_of_memory
+from mlops_assets.monitored_model.jobs import KIND_TAG, MODEL_TAG, PERIOD_KIND
+from mlops_assets.monitored_model.resources import PARTITION_TAG
 from mlops_assets.monitored_model.spec import ModelSpec
 
 
@@ -42,6 +46,31 @@ def out_of_memory_is_an_incident(
         spec.name, period, "period_failed", verdict="out of memory", reasons=reasons, evidence=evidence, run_id=run_id
     )
     raise failure
+
+
+def killed_run_is_an_incident(store: Store, run: dg.DagsterRun, why: str) -> None:
+    """Open the incident `period_failed` of a run whose process died; what kills processes is mostly their memory.
+
+    Runs of other jobs than the period's are started again by what asked for them, and have incidents of their own.
+    """
+    selected = sorted(key.path[0] for key in run.asset_selection or ())
+    model = run.tags.get(MODEL_TAG) or (selected[0] if selected else None)
+    period = run.tags.get(PARTITION_TAG)
+    if model is None or period is None or run.tags.get(KIND_TAG, PERIOD_KIND) != PERIOD_KIND:
+        return
+    sentence = (
+        f"a run of {period} ended without an error of its own: {why}. Where the system's log says that it was killed "
+        f"for its memory: {MEMORY_ADVICE}. Otherwise start it again"
+    )
+    store.found(
+        model,
+        period,
+        "period_failed",
+        verdict="killed",
+        reasons=[{"sentence": sentence}],
+        evidence=run.run_id,
+        run_id=run.run_id,
+    )
 
 
 def _capital(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,20 @@ def test_a_process_without_memory_for_a_fit_fails_with_an_incident(tmp_path: Pat
     assert "ower max_rows in defs.yaml (now 1,000,000)" in incident.reasons[0]["sentence"]
     # Nothing was chosen in place of what could not be fitted.
     assert not (home.root / "lake" / "rides" / "challenger" / "period=2021-03").exists()
+
+
+def test_a_process_that_the_system_kills_is_an_incident_until_its_period_is_made(tmp_path: Path) -> None:
+    data, home = tmp_path / "data", Home(tmp_path / "home")
+    tiny_model.write_rides(data, MONTHS[:2])
+    killed = run(home.root, data, "2021-01", "--killed-in", "profile")
+    assert killed.returncode == -signal.SIGKILL
+    run(home.root, data, "2021-02")  # whatever runs next notices it
+    (incident,) = Store(home.store_url).incidents("rides", "open")
+    assert (incident.kind, incident.period, incident.verdict) == ("period_failed", "2021-01", "killed")
+    assert "lower max_rows in defs.yaml or MLOPS_DUCKDB_MEMORY" in incident.reasons[0]["sentence"]
+    made = run(home.root, data, "2021-01")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert not Store(home.store_url).incidents("rides", "open")
 
 
 def test_a_trial_without_memory_ends_the_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
