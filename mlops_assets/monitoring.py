@@ -18,6 +18,7 @@ from mlops_assets.lake import connection
 from mlops_assets.lake.store import Lake, Partition
 from mlops_assets.lake.verification import last_verification
 from mlops_assets.monitored_model.decision_log import catch_up
+from mlops_assets.monitored_model.provenance import MADE_FROM, made_without
 from mlops_assets.monitored_model.served_by import ServedBy, served_by
 from mlops_assets.redaction import redact
 
@@ -72,7 +73,8 @@ class PeriodStatus:
         The model's metric, realised by what is served, and by the champion's scores, which plan B stands in for; None
         while outcomes or a champion are missing, `metric_value` also while nothing is served.
     stale
-        What has changed since the period was made from it; None when all is as it was.
+        What has changed since the period was made from it, or was made since where it was missing; None when all is as
+        it was.
     """
 
     period: str
@@ -149,15 +151,22 @@ def _is_damaged(found: Partition | None) -> bool:
 
 
 def stale_inputs(lake: Lake, model: str, made: Iterable[Partition]) -> str | None:
-    """The inputs of a period's partitions that are not what they were; nothing is made again for it by itself."""
-    changed = set()
+    """The inputs of a period's partitions that are not what they were, or came later; nothing is made again for it by
+    itself.
+    """
+    changed, came = set(), set()
     for partition in made:
-        for name, digest in partition.facts.get("made_from", {}).items():
+        for name in made_without(partition):
+            upstream, _, other = name.partition("/")
+            if lake.find(model, upstream, other) is not None:
+                came.add(name)
+        for name, digest in partition.facts.get(MADE_FROM, {}).items():
             upstream, _, other = name.partition("/")
             now = lake.find(model, upstream, other)
             if now is None or now.digest != digest:
                 changed.add(name)
-    return f"{', '.join(sorted(changed))} changed since" if changed else None
+    told = [f"{', '.join(sorted(names))} {what}" for names, what in ((changed, "changed since"), (came, "made since"))]
+    return "; ".join(text for text, names in zip(told, (changed, came), strict=True) if names) or None
 
 
 def _served_value(by: ServedBy | None, performance: Mapping[str, Any]) -> float | None:

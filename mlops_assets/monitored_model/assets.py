@@ -178,8 +178,8 @@ def _workbench(
 
 
 def _made_before(spec: ModelSpec, name: str, period: str, changed: str, since: str) -> dg.AssetObservation:
-    """Tells, at a later period's partition, that it was made before this one was made again."""
-    text = f"{changed} of {since} was made again with another result. Materialize this period too to take it in."
+    """Tells, at a later period's partition, that it was made before this one was made, or made again."""
+    text = f"{changed} of {since} was made with another result since. Materialize this period too to take it in."
     return dg.AssetObservation(
         asset_key=dg.AssetKey([spec.name, name]), partition=period, description=text, metadata={"stale": text}
     )

@@ -12,6 +12,7 @@ from mlops_assets.drift.verdict import DriftReport, compare
 from mlops_assets.lake.connection import query_batches
 from mlops_assets.lake.frames import exact_frame
 from mlops_assets.lake.store import identifier
+from mlops_assets.monitored_model.provenance import not_made_reason
 from mlops_assets.monitored_model.sampling import Sampled, sample_sql
 from mlops_assets.monitored_model.tables import FEATURES, PROFILE
 from mlops_assets.monitored_model.workbench import Workbench
@@ -143,7 +144,7 @@ def _window_parts(bench: Workbench, period: str) -> tuple[dict[str, Part], dict[
     made = {p: bench.find(FEATURES, p) and bench.find(PROFILE, p) for periods in wanted.values() for p in periods}
     not_made = [p for p, partition in made.items() if partition is None]
     if not_made:
-        raise NothingToLearn(f"{NO_WINDOW}: the features of {', '.join(not_made)} have not been made")
+        raise NothingToLearn(f"{NO_WINDOW}: {not_made_reason(FEATURES, *not_made)}")
     left_out = {p: why for periods in wanted.values() for p in periods if (why := _unusable(bench, p)) is not None}
     parts = {}
     for role, periods in wanted.items():

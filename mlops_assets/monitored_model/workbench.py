@@ -23,6 +23,7 @@ from mlops_assets.lake.store import DamagedPartition, Lake, Partition, identifie
 from mlops_assets.monitored_model.gates import champion_before, period_gate
 from mlops_assets.monitored_model.graph import inputs_of, made_from
 from mlops_assets.monitored_model.outcome import Markdown, table
+from mlops_assets.monitored_model.provenance import MADE_FROM, MADE_WITHOUT, made_otherwise, not_made_reason, provenance
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.tables import FEATURES
 from mlops_assets.sources.connection import pin_timezone
@@ -135,16 +136,19 @@ class Workbench:
     ) -> Partition:
         """Write a partition of this model, whole or not at all, with the digests of what it was made from."""
         inputs = {f"{name}/{other}": digest for (name, other), digest in self.inputs(table, period).items()}
-        known = {**(facts or {}), "made_from": inputs}
+        # A partition that is written again from its own rows carries the facts of what it was made from then.
+        others = {name: value for name, value in (facts or {}).items() if name not in (MADE_FROM, MADE_WITHOUT)}
+        known = others | provenance(inputs)
         return self.lake.write(self.name, table, period, data, reason=reason, facts=known)
 
-    def inputs(self, table: str, period: str) -> dict[tuple[str, str], str]:
-        """Digests of the partitions that a partition is made from, of those that are there."""
+    def inputs(self, table: str, period: str) -> dict[tuple[str, str], str | None]:
+        """Digests of the partitions that a partition is made from, None for those that are not there."""
         found = {pair: self.lake.find(self.name, *pair) for pair in inputs_of(self.spec, table, period)}
-        return {pair: partition.digest for pair, partition in found.items() if partition is not None}
+        return {pair: None if partition is None else partition.digest for pair, partition in found.items()}
 
     def stale_after(self, made: Partition) -> list[tuple[str, str]]:
-        """The partitions of later periods, as (table, period), that were made from this one as it was before.
+        """The partitions of later periods, as (table, period), that were made from this one as it was before, or
+        without it.
 
         They are not made again by themselves: what was served then was served.
         """
@@ -153,9 +157,7 @@ class Workbench:
         return [
             pair
             for pair, found in later.items()
-            if found is not None
-            and not found.damaged
-            and found.facts.get("made_from", {}).get(name, made.digest) != made.digest
+            if found is not None and not found.damaged and made_otherwise(found, name, made.digest)
         ]
 
     def days(self, period: str) -> tuple[date, date]:
@@ -178,7 +180,7 @@ class Workbench:
         """
         found = self.find(table, period)
         if found is None:
-            return f"the {table} of {period} have not been made"
+            return not_made_reason(table, period)
         if found.damaged:
             raise DamagedPartition(found.damaged)
         return found.reason

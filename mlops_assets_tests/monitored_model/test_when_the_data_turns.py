@@ -773,7 +773,7 @@ def test_a_repaired_month_says_in_dagster_which_later_ones_were_made_without_it(
 
     later = dg.AssetRecordsFilter(dg.AssetKey(["rides", "challenger"]), asset_partitions=[NEWEST])
     told = [record.asset_observation for record in instance.fetch_observations(later, limit=5).records]
-    sentences = {str(one.metadata["stale"].value).partition(" was made again")[0] for one in told if one is not None}
+    sentences = {str(one.metadata["stale"].value).partition(" was made with")[0] for one in told if one is not None}
     assert sentences == {f"features of {AFTER}", f"profile of {AFTER}"}
     made = materialization(own_history, "features", AFTER)
     assert f"challenger of {NEWEST}" in str(made.metadata["stale_now"].value)
