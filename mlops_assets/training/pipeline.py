@@ -80,15 +80,15 @@ def _one_hot(candidate: Candidate, kinds: Mapping[str, Kind]) -> Any:
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
     from sklearn.utils import get_tags
 
     from mlops_assets.training.encoding import CategoryNames
 
-    takes_sparse = get_tags(resolve_estimator(candidate.estimator)()).input_tags.sparse
-    numeric = Pipeline(
-        [("impute", SimpleImputer(strategy="median", keep_empty_features=True)), ("scale", StandardScaler())]
-    )
+    takes = get_tags(resolve_estimator(candidate.estimator)()).input_tags
+    # Counts, as naive Bayes takes them, are not negative, nor are those of later periods to be.
+    scale = MinMaxScaler(clip=True) if takes.positive_only else StandardScaler()
+    numeric = Pipeline([("impute", SimpleImputer(strategy="median", keep_empty_features=True)), ("scale", scale)])
     one_hot = Pipeline(
         [
             ("names", CategoryNames()),
@@ -97,7 +97,7 @@ def _one_hot(candidate: Candidate, kinds: Mapping[str, Kind]) -> Any:
                 OneHotEncoder(
                     handle_unknown="infrequent_if_exist",
                     min_frequency=ONE_HOT_MIN_ROWS,
-                    sparse_output=bool(takes_sparse),
+                    sparse_output=bool(takes.sparse),
                 ),
             ),
         ]
@@ -191,13 +191,13 @@ def importances(
 ) -> dict[str, float]:
     """Each feature column's share of what the model uses, summing to 1, most important first.
 
-    EBM: mean absolute contribution of its terms over the training rows, a term of several columns divided
-    equally between them; X and y are not used. Other estimators: loss of AUC (regression: rise of the mean
-    absolute error) when the column is shuffled, on at most 5,000 of the rows given, negative ones as 0
-    (Breiman, Random forests, 2001). When no column makes a difference, all have the same share.
+    EBM, unless its columns are one-hot encoded: mean absolute contribution of its terms over the training rows, a
+    term of several columns divided equally between them; X and y are not used. Other estimators: loss of AUC
+    (regression: rise of the mean absolute error) when the column is shuffled, on at most 5,000 of the rows given,
+    negative ones as 0 (Breiman, Random forests, 2001). When no column makes a difference, all have the same share.
     """
     last = pipeline[-1]
-    if hasattr(last, "term_importances"):
+    if hasattr(last, "term_importances") and "encoding" not in pipeline.named_steps:
         shares = dict.fromkeys(kinds, 0.0)
         names = list(kinds)
         for features, value in zip(last.term_features_, last.term_importances(), strict=True):
