@@ -8,6 +8,8 @@ Belongs here: distances, their noise, and the wording of a change. Does not: thr
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,8 +32,15 @@ FEW_VALUES = 10
 """Numeric columns with at most so many values have a bin for each."""
 
 _STURGES_ABOVE = 20
+_UNREADABLE = 1e12
+_SHARES = re.compile(r"(?P<label>.*): \S+ % → \S+ %", re.DOTALL)
 NOVELTY_VALUES = 50
 """Columns with more values in the reference have no novelty."""
+
+HUGE = 1e150
+"""Absolute values from here on are divided by the largest of them: their squares and differences are no doubles."""
+
+LARGEST = float(np.finfo(np.float64).max)
 
 UNSEEN_COVERAGE = 0.05
 """Largest Good–Turing share of unseen values at which a list of values is taken as complete."""
@@ -209,22 +218,31 @@ def wasserstein(reference: ColumnProfile, current: ColumnProfile) -> float | Non
     if not _numeric_and_filled(reference, current):
         return None
     values, left, right = _aligned(reference, current)
+    unit = _unit(values)
     gap = np.cumsum(left) / left.sum() - np.cumsum(right) / right.sum()
-    return float(np.sum(np.abs(gap[:-1]) * np.diff(values)))
+    return min(float(np.sum(np.abs(gap[:-1]) * np.diff(values / unit))) * unit, LARGEST)
 
 
 def standard_deviation(column: ColumnProfile) -> float | None:
     """Standard deviation (ddof 0) of the values; None without values or for a categorical column."""
     if column.kind != "numeric" or not column.filled:
         return None
-    mean = np.average(column.values, weights=column.counts)
-    return float(np.sqrt(np.average((column.values - mean) ** 2, weights=column.counts)))
+    unit = _unit(column.values)
+    values = column.values / unit
+    mean = np.average(values, weights=column.counts)
+    return float(np.sqrt(np.average((values - mean) ** 2, weights=column.counts))) * unit
+
+
+def _unit(values: np.ndarray) -> float:
+    """What to divide numbers by before they are added, subtracted or squared: 1, or for huge ones a power of 2."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return 1.0 if largest < HUGE else 2.0 ** min(math.frexp(largest)[1], 1023)
 
 
 def wasserstein_normed(reference: ColumnProfile, current: ColumnProfile) -> float | None:
     """Wasserstein distance over the reference's standard deviation (at least 0.001), as Evidently has it."""
     distance, spread = wasserstein(reference, current), standard_deviation(reference)
-    return None if distance is None or spread is None else distance / max(spread, 0.001)
+    return None if distance is None or spread is None else min(distance / max(spread, 0.001), LARGEST)
 
 
 def jensen_shannon(reference: ColumnProfile, current: ColumnProfile) -> float | None:
@@ -237,6 +255,7 @@ def jensen_shannon(reference: ColumnProfile, current: ColumnProfile) -> float | 
         return None
     values, left, right = _aligned(reference, current)
     if reference.kind == "numeric" and len(values) > _STURGES_ABOVE:
+        values = values / _unit(values)
         edges = _sturges_edges(values, left.sum() + right.sum())
         left, right = _histogram(values, left, edges), _histogram(values, right, edges)
     return _jensen_shannon(np.append(left, reference.nulls), np.append(right, current.nulls))
@@ -386,6 +405,7 @@ def evidently_binned(reference: ColumnProfile, current: ColumnProfile) -> tuple[
         return None
     values, left, right = _aligned(reference, current)
     if reference.kind == "numeric" and reference.distinct > _STURGES_ABOVE:
+        values = values / _unit(values)
         edges = _sturges_edges(values, left.sum() + right.sum())
         left, right = _histogram(values, left, edges), _histogram(values, right, edges)
     return left / reference.filled, right / current.filled
@@ -469,8 +489,7 @@ def direction(reference: ColumnProfile, current: ColumnProfile) -> str:
         return f"null share {format_percent(before[-1])} → {format_percent(after[-1])}"
     old, new = quantile(reference, 0.5), quantile(current, 0.5)
     if not partition.exact and old is not None and new is not None and old != new:
-        relative = f", {(new - old) / abs(old):+.0%}".replace("%", " %") if old else ""
-        return f"median {format_value(old)} → {format_value(new)}{relative}"
+        return f"median {format_value(old)} → {format_value(new)}{_relative(old, new)}"
     if not change.any():
         return "no change"
     # What came says more than what went, so a gain wins over a loss of about its size.
@@ -479,6 +498,26 @@ def direction(reference: ColumnProfile, current: ColumnProfile) -> str:
     if partition.exact and moved == len(partition.values):
         return _direction_of_others(reference, current, before[moved], after[moved])
     return f"{partition.label(moved)}: {format_percent(before[moved])} → {format_percent(after[moved])}"
+
+
+def direction_in_words(direction: str, kind: Kind) -> str:
+    """What `direction` says as people read it: `value 1: 0 % → 79 % of rows` for `1: 0 % → 79 %`.
+
+    The short form is what a report's digest is made of, so it stays as it was.
+    """
+    found = _SHARES.fullmatch(direction)
+    if found is None:
+        return direction
+    label = found["label"]
+    of_several = kind == "numeric" and (label.startswith(("≤ ", "> ")) or " to " in label)
+    what = "values " if of_several else "" if label == "other values" else "value "
+    return f"{what}{direction} of rows"
+
+
+def _relative(old: float, new: float) -> str:
+    """The relative change in percent; nothing where there is none that a person could read."""
+    relative = (new - old) / abs(old) if old else np.inf
+    return f", {relative:+.0%}".replace("%", " %") if abs(relative) < _UNREADABLE else ""
 
 
 def _direction_of_others(reference: ColumnProfile, current: ColumnProfile, before: float, after: float) -> str:

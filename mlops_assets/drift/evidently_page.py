@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 MAX_SAMPLE_ROWS = 20_000
 """The most rows that either side of a page may have. 10,000 show the same picture and cost less."""
 
+DRAWN = 1e100
+"""Numbers are drawn up to here, in absolute value."""
+
 _RUN_IDS = uuid.UUID("6f0c7f1e-0a4b-5c1b-9d43-3b8f5e1f2a77")
 """Ids are made from names below this one: a period made again replaces its run, and processes agree."""
 
@@ -203,7 +206,8 @@ def _typed(frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> pd.DataFrame:
     for name, kind in kinds.items():
         values = frame[name]
         if kind == "numeric":
-            columns[name] = _numbers(values).replace([np.inf, -np.inf], np.nan)
+            # The squares of larger numbers are no doubles, and Evidently's histograms raise.
+            columns[name] = _numbers(values).replace([np.inf, -np.inf], np.nan).clip(-DRAWN, DRAWN)
         else:
             columns[name] = pd.Series(text_of_each(values), index=frame.index)
     return pd.DataFrame(columns, index=frame.index).reset_index(drop=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 INK, FAINT, GRID = "#1f2933", "#52606d", "#e4e7eb"
 REFERENCE, CURRENT, ALARM = "#9aa5b1", "#1f6feb", "#b42318"
 
+DRAWN = 1e100
 MOST_BARS = 10
 """Values that a bar picture shows one by one; the rest is summed as *other*."""
 
@@ -241,7 +242,8 @@ def _middle_edges(reference: Counts, current: Counts) -> np.ndarray:
         first, last = np.minimum(np.searchsorted(below, [0.005, 0.995]), len(below) - 1)
         lows.append(float(found.values[first]))
         highs.append(float(found.values[last]))
-    low, high = min(lows), max(highs)
+    # Beyond that, differences and the canvas's own arithmetic are no doubles.
+    low, high = max(min(lows), -DRAWN), min(max(highs), DRAWN)
     return np.linspace(low, high if high > low else low + 1.0, 41)
 
 

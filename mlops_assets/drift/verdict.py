@@ -35,6 +35,13 @@ _NOTED_SHARE = 0.001
 """Unseen values below this share stand in the rows of the report, but are not worth a sentence."""
 
 Verdict = Literal["ok", "warning", "severe", "none"]
+NOTHING_YET = "nothing to compare with yet"
+
+
+def in_words(verdict: str) -> str:
+    """A verdict as people read it: the stored `none` says that there is nothing to compare with."""
+    return NOTHING_YET if verdict == "none" else verdict
+
 
 SCORES = "(scores)"
 PERIOD = "(period)"
@@ -170,16 +177,22 @@ class ColumnDrift:
     since: date | None = None
     notes: tuple[str, ...] = ()
 
-    def sentence(self) -> str:
-        """The column's part of the reasons."""
+    @property
+    def change(self) -> str:
+        """The change as people read it; `direction` is its short form."""
+        return distances.direction_in_words(self.direction, self.kind)
+
+    def sentence(self, *, short: bool = False) -> str:
+        """The column's part of the reasons; `short` as the report's digest has it."""
+        change = self.direction if short else self.change
         label = "scores" if self.name == SCORES else self.name
         if self.psi is None:
-            return f"{label}: {'; '.join(self.notes) or self.direction}"
+            return f"{label}: {'; '.join(self.notes) or change}"
         sign = "≥" if self.psi >= self.threshold else "<"
         since = f" since {self.since}" if self.since else ""
         parts = [
             f"{label}: PSI {self.psi:.2f} {sign} {self.threshold:g} ({self.verdict}){since}",
-            self.direction,
+            change,
             *self.notes,
         ]
         return "; ".join(parts)
@@ -236,10 +249,16 @@ class DriftReport:
 
     def rows(self) -> pa.Table:
         """The report in long format, columns as in `ROWS_SCHEMA`; `(scores)` and `(period)` come last."""
-        rows = [row for c in [*self.columns, *([self.scores] if self.scores else [])] for row in _rows_of(c)]
-        return pa.Table.from_pylist(rows + self._period_rows(), schema=ROWS_SCHEMA)
+        return self._rows()
 
-    def _period_rows(self) -> list[dict[str, Any]]:
+    def _compared(self) -> list[ColumnDrift]:
+        return [*self.columns, *([self.scores] if self.scores else [])]
+
+    def _rows(self, *, short: bool = False) -> pa.Table:
+        rows = [row for column in self._compared() for row in _rows_of(column, short=short)]
+        return pa.Table.from_pylist(rows + self._period_rows(short=short), schema=ROWS_SCHEMA)
+
+    def _period_rows(self, *, short: bool) -> list[dict[str, Any]]:
         def row(method: str, value: float | None, threshold: float | None = None) -> dict[str, Any]:
             return {
                 "column": PERIOD,
@@ -253,7 +272,8 @@ class DriftReport:
         judged = [c for c in self.columns if c.verdict != "none"]
         novelty = max((c.novelty.share for c in judged if c.novelty), default=None)
         first = row("share_of_severe_columns", self.severe_share, self.thresholds.share)
-        first["direction"] = " | ".join(self.reasons)
+        shortened = {column.sentence(): column.sentence(short=True) for column in self._compared()} if short else {}
+        first["direction"] = " | ".join(shortened.get(reason, reason) for reason in self.reasons)
         return [
             first,
             row("importance_of_severe_columns", self.important_share, self.thresholds.important_share),
@@ -272,14 +292,17 @@ class DriftReport:
         return [row("prediction_drift", found.value, limit) | {"verdict": drifted, "direction": found.display_name}]
 
     def digest(self) -> str:
-        """Hash of all that the report says; the same for the same content, on any machine."""
-        content = [[_stable(value) for value in row.values()] for row in self.rows().to_pylist()]
+        """Hash of all that the report says, changes in their short form; the same for the same content, on any machine.
+
+        Accepts, incidents and decisions name a report by it, so it does not depend on how a sentence is worded.
+        """
+        content = [[_stable(value) for value in row.values()] for row in self._rows(short=True).to_pylist()]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def markdown(self, limit: int = 20) -> str:
         """The verdict, its reasons and a table of the columns, worst first, at most `limit` of them."""
         since = f", since {self.since}" if self.since else ""
-        lines = [f"**{self.verdict}**{since}", ""]
+        lines = [f"**{in_words(self.verdict)}**{since}", ""]
         # The columns at fault are in the table; the list keeps to what is about the whole period.
         listed = self.reasons[:8]
         lines += [f"- {neutral_markdown(reason)}" for reason in listed]
@@ -306,18 +329,18 @@ def _markdown_row(column: ColumnDrift) -> str:
     name = neutral_markdown(column.name)
     cells = [
         f"**{name}**" if column.verdict == "severe" else name,
-        f"**{column.verdict}**" if column.verdict == "severe" else column.verdict,
+        {"severe": "**severe**", "none": "not judged"}.get(column.verdict, column.verdict),
         "" if column.psi is None else f"{column.psi:.3f}",
         f"{column.threshold:g}",
         "" if column.evidently is None else f"{column.evidently.value:.3g}",
-        neutral_markdown("; ".join([column.direction, *column.notes])),
+        neutral_markdown("; ".join([column.change, *column.notes])),
         "" if column.importance is None else f"{column.importance:.1%}".replace("%", " %"),
         "" if column.since is None else str(column.since),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def _rows_of(column: ColumnDrift) -> list[dict[str, Any]]:
+def _rows_of(column: ColumnDrift, *, short: bool) -> list[dict[str, Any]]:
     def row(method: str, value: float | None, **other: Any) -> dict[str, Any]:
         return {
             "column": column.name,
@@ -333,7 +356,7 @@ def _rows_of(column: ColumnDrift) -> list[dict[str, Any]]:
             threshold=column.threshold,
             noise_floor=column.noise_floor,
             verdict=column.verdict,
-            direction="; ".join([column.direction, *column.notes]),
+            direction="; ".join([column.direction if short else column.change, *column.notes]),
             since=column.since,
         ),
         row("ks", column.kolmogorov_smirnov),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from mlops_assets.drift.verdict import DriftReport
+from mlops_assets.drift.verdict import DriftReport, in_words
 from mlops_assets.monitored_model.tables import DRIFT_REPORT, PERFORMANCE
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def drift_judged(bench: Workbench, period: str, report: DriftReport, version: st
                 name, period, "severe_drift", report.reasons[0], PLATFORM, f"drift/{period}/{report.digest()[:16]}"
             )
         return
-    bench.store.close_by_itself(name, period, "drift", f"the report of {period} is {report.verdict} now")
+    bench.store.close_by_itself(name, period, "drift", f"the report of {period} is {in_words(report.verdict)} now")
     for incident in bench.store.incidents(model=name, state="open", kind="drift"):
         if incident.period < period and _champion_of_report(bench, incident.period) not in (version, UNKNOWN):
-            why = f"{period} is {report.verdict} under the newer champion, version {version}"
+            why = f"{period} is {in_words(report.verdict)} under the newer champion, version {version}"
             bench.store.close_by_itself(name, incident.period, "drift", why, cause_gone=False)
 
 

@@ -37,6 +37,8 @@ SHRINKAGE = 20.0
 OWN_COLUMNS = ("score", "prediction", "outcome")
 """Names with a meaning of their own in the relations and the result: neither keys nor segments."""
 
+_LARGE = 1e290
+
 _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL.*")
 
 
@@ -308,7 +310,10 @@ class _Source:
         # Below 2^53 units every whole number is a double; the floor keeps the unit itself a normal one.
         unit = 2.0 ** max(math.frexp(max(abs(lowest), abs(highest)))[1] - 53, -1022)
         in_units = f"CAST(y / {_double(unit)} AS BIGINT)"
-        total = inputs.con.execute(f"SELECT sum({in_units}) FROM ({values})").fetchall()[0][0]
+        total = int(inputs.con.execute(f"SELECT sum({in_units}) FROM ({values})").fetchall()[0][0])
+        overall = total * unit / rows
+        if not math.isfinite(overall):
+            overall = total / rows * unit
         return cls(
             values=f"SELECT * EXCLUDE (known, scored, y), {in_units} AS units FROM ({values}) WHERE y IS NOT NULL",
             unit=unit,
@@ -316,7 +321,7 @@ class _Source:
             known=known,
             lowest=lowest,
             highest=highest,
-            overall=min(max(int(total) * unit / rows, lowest), highest),
+            overall=min(max(overall, lowest), highest),
         )
 
     def served(self, inputs: PlanBInputs, rung: str, query: str, skipped: Mapping[str, str]) -> Served:
@@ -344,6 +349,9 @@ def _segment_rate_query(inputs: PlanBInputs, source: _Source) -> str:
         parent = _double(source.overall) if depth == 1 else "parent.rate"
         joined = "" if depth == 1 else f" JOIN rate{depth - 1} AS parent ON {_same('parent', 'own', depth - 1)}"
         rate = f"(own.total * {_double(source.unit)} + {k} * {parent}) / (own.n + {k})"
+        if max(abs(source.lowest), abs(source.highest)) > _LARGE:
+            # The sum itself may be no double.
+            rate = f"own.total / (own.n + {k}) * {_double(source.unit)} + {k} / (own.n + {k}) * {parent}"
         # Rounding may leave a mean one bit outside its values; a probability must not be above 1.
         bounded = f"least(greatest({rate}, {_double(source.lowest)}), {_double(source.highest)})"
         own = ", ".join(f"own.{column}" for column in columns[:depth])

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LARGEST_NUMBER = 1e38
+
+
 class MissingFeatureError(ValueError):
     """A feature column that the model was trained on is not there."""
 
@@ -30,9 +33,9 @@ class FeatureValueError(ValueError):
 class FeatureColumns(TransformerMixin, BaseEstimator):
     """Picks the feature columns by name, in the order of training, and gives each its type.
 
-    Numeric columns become float64 (booleans 0/1, numbers in text are read, ±inf is missing), categorical
-    ones text categories (`5`, `5.0` and `"5"` are the same category). Missing stays missing. So the same
-    model takes a features partition and a record parsed from JSON.
+    Numeric columns become float64: booleans 0/1, numbers in text are read, ±inf is missing, others are cut at ±1e38,
+    as float32 and squares can't hold larger ones. Categorical columns become text categories: `5`, `5.0` and `"5"` are
+    the same one. Missing stays missing. So the same model takes a features partition and a record parsed from JSON.
 
     Parameters
     ----------
@@ -89,8 +92,10 @@ def as_number(values: pd.Series) -> NDArray[np.float64]:
         numbers = parsed.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    finite_or_missing = ~np.isinf(numbers)
-    return numbers if finite_or_missing.all() else np.where(finite_or_missing, numbers, np.nan)
+    # Not only infinities: estimators that take float32, or squares, make infinities of larger numbers.
+    if not (np.abs(numbers) > LARGEST_NUMBER).any():
+        return numbers
+    return np.where(np.isinf(numbers), np.nan, np.clip(numbers, -LARGEST_NUMBER, LARGEST_NUMBER))
 
 
 def as_category(values: pd.Series) -> pd.Categorical:

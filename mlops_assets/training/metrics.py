@@ -209,22 +209,24 @@ def regression_metrics(actual: ArrayLike, predicted: ArrayLike) -> Metrics:
     """Metrics of predicted against actual values, in the target's unit.
 
     mae, rmse, wmape (Σ|error| / Σ|actual|), bias (mean of predicted − actual), r2, rows. wmape is undefined
-    when every actual value is 0, r2 when they are all equal. Raises ValueError for NaN and no rows.
+    when every actual value is 0, r2 when they are all equal, each of them beyond the range of a double. Raises
+    ValueError for NaN and no rows.
     """
     a, p = np.asarray(actual, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
     if a.shape != p.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"expected two equally long columns with rows, found shapes {a.shape} and {p.shape}")
     if not (np.isfinite(a).all() and np.isfinite(p).all()):
         raise ValueError("actual and predicted values must be finite; leave rows without an outcome out")
-    error = p - a
-    return regression_values(
-        len(a),
-        actual_sum=float(np.abs(a).sum()),
-        spread=float(((a - a.mean()) ** 2).sum()),
-        error_sum=float(error.sum()),
-        absolute_error=float(np.abs(error).sum()),
-        squared_error=float((error**2).sum()),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = p - a
+        return regression_values(
+            len(a),
+            actual_sum=float(np.abs(a).sum()),
+            spread=float(((a - a.mean()) ** 2).sum()),
+            error_sum=float(error.sum()),
+            absolute_error=float(np.abs(error).sum()),
+            squared_error=float((error**2).sum()),
+        )
 
 
 def regression_values(
@@ -246,6 +248,10 @@ def regression_values(
         "r2": 1 - squared_error / spread if spread else math.nan,
         "rows": float(n),
     }
+    for name, value in values.items():
+        if not math.isfinite(value) and name not in undefined:
+            values[name] = math.nan
+            undefined[name] = "the errors are too large for a number of double precision"
     return Metrics(values, undefined)
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Of fewer rows each candidate keeps the encoded ones until the last fit.
 ENCODED_ROWS_KEPT = 200_000
+LARGEST_TARGET = 1e150
+
 Cut = float | Literal["tuned"]
 SearchPlan = Literal["together", "compare_then_tune"]
 Stage = Literal["search", "compare", "tune"]
@@ -360,6 +362,13 @@ def _check(
             raise ValueError(f"{name}: {len(split.features)} rows of features, {len(split.target)} targets")
         if not len(split.target):
             raise ValueError(f"{name} has no rows; a challenger needs rows in all three splits")
+    if target.task == "regression":
+        largest = max(float(np.abs(split.target).max()) for split in (train, validation))
+        if largest > LARGEST_TARGET:
+            raise UndefinedMetricError(
+                f"{target.column} has values up to {largest:.3g}, whose squares are no numbers of double precision. "
+                "If they stand for a missing value, make them NULL in features.sql"
+            )
     if target.task == "classification":
         classes = np.unique(train.target)
         if not np.isin(classes, (0, 1)).all():

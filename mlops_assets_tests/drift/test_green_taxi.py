@@ -62,7 +62,7 @@ def test_the_fare_change_is_severe_and_dated() -> None:
     for name in ("improvement_surcharge", "mta_tax", "extra"):
         line = next(reason for reason in found.reasons if reason.startswith(f"{name}: PSI"))
         assert "since 2022-12-19" in line
-    assert "1: 0 % → 39 %" in found.reasons[1]
+    assert "value 1: 0 % → 39 % of rows" in found.reasons[1]
 
 
 def test_the_psi_of_the_fare_change_is_as_measured() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from mlops_assets.drift.profile import Profile
-from mlops_assets.drift.verdict import ROWS_SCHEMA, DriftReport, compare
+from mlops_assets.drift.verdict import NOTHING_YET, ROWS_SCHEMA, DriftReport, compare, in_words
 from mlops_assets.lake.frames import exact_frame
 from mlops_assets.lake.store import Partition
 from mlops_assets.monitored_model.findings import drift_judged
@@ -66,7 +66,7 @@ def make(bench: Workbench, period: str) -> Outcome:
         last_day=last_day,
     )
     metadata: dict[str, Any] = {
-        "verdict": report.verdict,
+        "verdict": in_words(report.verdict),
         "since": str(report.since) if report.since else None,
         "champion_version": model.version,
         "report_digest": report.digest(),  # what a person names who accepts it
@@ -134,7 +134,7 @@ def _no_report(bench: Workbench, period: str, reason: str) -> Outcome:
         },
     )
     text = f"Nothing to compare: {reason}"
-    return Outcome(partition, {"verdict": "none"}, [Check("drift_within_limits", True, text)])
+    return Outcome(partition, {"verdict": in_words("none")}, [Check("drift_within_limits", True, text)])
 
 
 def _drift_within_limits(report: DriftReport) -> Check:
@@ -146,7 +146,7 @@ def _drift_within_limits(report: DriftReport) -> Check:
             "PSI": column.psi,
             "limit": column.threshold,
             "since": column.since,
-            "change": column.direction,
+            "change": column.change,
         }
         for column in [*([report.scores] if report.scores else []), *report.columns]
         if column.verdict in ("warning", "severe")
@@ -161,7 +161,8 @@ def _drift_within_limits(report: DriftReport) -> Check:
         **_prediction_drift(report),
         "since": str(report.since) if report.since else None,
     }
-    text = f"Verdict {report.verdict}. " + " ".join(f"{reason}." for reason in report.reasons[:4])
+    verdict = f"Verdict {report.verdict}" if report.verdict != "none" else NOTHING_YET.capitalize()
+    text = f"{verdict}. " + " ".join(f"{reason}." for reason in report.reasons[:4])
     severity: Severity = "WARN" if report.verdict == "warning" else "ERROR"
     return Check("drift_within_limits", report.verdict not in ("warning", "severe"), text.strip(), severity, metadata)
 
@@ -248,7 +249,7 @@ def _page(bench: Workbench, period: str, model: LoadedModel, report: DriftReport
         period=period,
         timestamp=spec.calendar.start(period),
         html=html,
-        title=f"Verdict: {report.verdict}{since}",
+        title=f"Verdict: {in_words(report.verdict)}{since}",
         score_column=SCORE,
         notes=[
             f"Reference: the rows that version {model.version} was trained on ({model.periods['train']}), "

@@ -148,7 +148,7 @@ def _floor(metric: str, realised: Mapping[str, float]) -> float | None:
 
 
 def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return float(value) if math.isfinite(value) else None
 
 
 def _rows(source: str, metrics: Mapping[str, float | None], rows: int, version: str) -> list[dict[str, Any]]:
