@@ -168,7 +168,10 @@ def graph(spec: ModelSpec) -> list[AssetDeclaration]:
 
 def _challenger_checks(spec: ModelSpec) -> list[CheckDeclaration]:
     checks = [
-        CheckDeclaration("training_sane", "No row is in two splits, and the model beats the base rate on test."),
+        CheckDeclaration(
+            "training_sane",
+            "No row is in two splits, and the model beats the base rate on test. Warns when it is too good to be true.",
+        ),
         CheckDeclaration(
             "new_data_size",
             "Enough rows are later than what the champion was trained on, compared with what it learned from.",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.monitored_model.steps import challenger
+from mlops_assets.monitored_model.steps import challenger, champion, features, profile, raw
 from mlops_assets.training import search
 from mlops_assets_tests import tiny_model
 
@@ -58,3 +58,18 @@ def test_rows_that_nothing_can_be_chosen_by_train_nothing_and_say_why(
         made = challenger.make(bench, MONTHS[-1])
     assert made.partition.rows == 0
     assert made.partition.reason == "nothing to choose by: none of 2 trials can be judged by these rows"
+
+
+def test_a_leaking_column_is_named_by_a_warning_that_blocks_nothing(tmp_path: Path) -> None:
+    columns = {**tiny_model.SPEC["columns"], "paid_at_counter": {"categorical": True}}
+    sql = tiny_model.SQL.replace("AS is_cash", "AS is_cash, if(payment = 2, 'yes', 'no') AS paid_at_counter")
+    months = ["2021-01", "2021-02", "2021-03"]
+    tiny_model.write_rides(tmp_path / "data", months)
+    with tiny_model.workbench(tmp_path / "home", tmp_path / "data", tiny_model.spec(columns=columns), sql) as bench:
+        for period in months:
+            for step in (raw, features, profile):
+                step.make(bench, period)
+        check = next(c for c in challenger.make(bench, months[-1]).checks if c.name == "training_sane")
+        assert (check.passed, check.severity) == (False, "WARN")
+        assert "paid_at_counter alone reaches 1.0000" in check.description
+        assert champion.make(bench, months[-1]).partition.facts["decision"] == "first"

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 STAGING_SEARCHED = "staging_searched"
 FAILED_CANDIDATES = "failed_candidates"
 MOST_OF_AN_ERROR = 500  # characters; MLflow takes tags of limited length
+LEAKAGE_ROWS = 20_000  # of training and of test, when a model is too good to be true
 REFERENCE_SAMPLE_ROWS = 5_000
 CHALLENGER_SCHEMA = pa.schema(
     [
@@ -514,12 +515,14 @@ def _failed_candidates(bench: Workbench, version: str) -> dict[str, str]:
 
 
 def _training_sane(bench: Workbench, plan: LearningPlan, model: LoadedModel, failed: Mapping[str, str]) -> Check:
-    """No row in two splits, a test metric above what needs no model, and (a warning) every candidate could compete."""
+    """No row in two splits, a test metric above what needs no model; as warnings: it is not too good to be true, and
+    every candidate could compete.
+    """
     spec = bench.spec
     test = model.metrics["test"]
     shared = _shared_rows(bench, plan)
     metric, floor_name, value, floor, better = _against_base_rate(spec.metric, test)
-    metadata = {
+    metadata: dict[str, Any] = {
         "rows_in_two_splits": shared,
         "test_value": value,
         floor_name: floor,
@@ -532,12 +535,38 @@ def _training_sane(bench: Workbench, plan: LearningPlan, model: LoadedModel, fai
     if not better:
         problems.append(f"{metric} on test is {_number(value)}, {floor_name.replace('_', ' ')} is {_number(floor)}")
     severity: Severity = "ERROR" if problems else "WARN"
+    problems += _too_good(bench, plan, model, metadata)
     problems += [f"candidate {label} took no part, as none of its trials ended: {why}" for label, why in failed.items()]
     text = "; ".join(problems) or (
         f"No row is in two splits; {metric} on test {_number(value)} against {_number(floor)} "
         f"({floor_name.replace('_', ' ')})."
     )
     return Check("training_sane", not problems, text, severity if problems else "ERROR", metadata)
+
+
+def _too_good(bench: Workbench, plan: LearningPlan, model: LoadedModel, metadata: dict[str, Any]) -> list[str]:
+    """Why the model is too good to be true, with the columns that explain it in `metadata`; nothing when it is not."""
+    from mlops_assets.training.leakage import is_near_perfect, suspicion
+
+    spec = bench.spec
+    if not is_near_perfect(model.metrics["test"], spec.target.task):
+        return []
+    train, test = (load_split(bench, plan.parts[role], LEAKAGE_ROWS) for role in ("train", "test"))
+    found = suspicion(model.metrics["test"], train, test, spec.kinds, spec.target.task)
+    if found is None:
+        return []
+    metadata["columns_that_explain_it_alone"] = table(
+        [{"column": name, f"{found.metric} of this column alone": value} for name, value in found.alone.items()]
+    )
+    names = list(found.alone)
+    listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    why = (
+        f"{listed} alone {'reaches' if len(names) == 1 else 'reach'} {found.alone[names[0]]:.4f}. Is it known before "
+        "the outcome? If not, leave it out of `columns`"
+        if names
+        else "no column alone explains it. Is one of them known only after the outcome?"
+    )
+    return [f"{found.metric} on test is {found.value:.4f}, too good to be true: {why}"]
 
 
 def _against_baseline(bench: Workbench, plan: LearningPlan, model: LoadedModel) -> dict[str, Any] | None:
