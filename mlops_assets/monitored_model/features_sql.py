@@ -118,7 +118,8 @@ def check_features_sql(spec: ModelSpec, sql: str, path: Path) -> None:
             statement = require_select(con, sql, spec.features)
         except (StatementRefused, duckdb.ParserException) as error:
             line = re.search(r"LINE (\d+):", str(error))
-            raise FeatureSqlError(path, str(error), line=int(line[1]) if line else None) from error
+            text = f"the query can't be run: {error}"
+            raise FeatureSqlError(path, text, line=int(line[1]) if line else None) from error
         try:
             bind(con, spec, sql, first, raw_columns_sql(spec))
             described = con.execute(f"DESCRIBE SELECT * FROM (\n{statement}\n)").fetchall()

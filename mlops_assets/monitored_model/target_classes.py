@@ -41,7 +41,7 @@ def noted_classes(rows: Mapping[str, int]) -> dict[str, int]:
 def earlier_classes(bench: Workbench, period: str) -> set[str]:
     """The classes of the last usable periods before one; none when there is no such period."""
     earlier = [known for known in bench.lake.periods(bench.name, FEATURES) if known < period][-EARLIER_PERIODS:]
-    made = [bench.partition(FEATURES, known) for known in earlier]
+    made = [bench.partition(FEATURES, known) for known in earlier if bench.damaged(FEATURES, known) is None]
     usable = [partition for partition in made if partition.rows and not partition.facts.get("quality_failure")]
     seen = {value for partition in usable for value in partition.facts.get(CLASSES, ())}
     # Periods that were made before classes were noted.

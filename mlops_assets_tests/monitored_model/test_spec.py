@@ -124,6 +124,11 @@ def test_a_monday_without_quotes_is_a_weekly_period() -> None:
         (tiny_model.SQL.replace("zone,", "area AS zone,"), "area"),
         (tiny_model.SQL.replace("record_id, ", ""), "does not return 'record_id'"),
         ("", "can't be run"),
+        (f"{tiny_model.SQL}; SELECT 1", r"2 statements \(SELECT, SELECT\); expected one SELECT"),
+        ("COPY (SELECT 1) TO 'x.csv'", "type COPY; expected one SELECT"),
+        (f"WITH w AS (COPY (SELECT 1) TO 'x.csv') {tiny_model.SQL}", "type COPY within its SELECT"),
+        (tiny_model.SQL.replace("FROM raw_rides", "FROM read_csv('/etc/hostname')"), "reads raw_rides and no file of"),
+        (tiny_model.SQL.replace("FROM raw_rides", "FROM raw_rides, glob('/*')"), "reads raw_rides and no file of its"),
     ],
 )
 def test_a_query_that_does_not_fit_the_declaration_is_refused_with_its_file(sql: str, said: str) -> None:
@@ -134,3 +139,4 @@ def test_a_query_that_does_not_fit_the_declaration_is_refused_with_its_file(sql:
 
 def test_the_tiny_models_own_query_fits() -> None:
     check_features_sql(tiny_model.spec(), tiny_model.SQL, Path("features.sql"))
+    check_features_sql(tiny_model.spec(), f"{tiny_model.SQL} ; -- the end", Path("features.sql"))

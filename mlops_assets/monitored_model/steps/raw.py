@@ -123,7 +123,9 @@ def _changed_in_place(bench: Workbench, period: str, located: Located, reading: 
     somebody who has looked at it.
     """
     known = bench.find(bench.spec.raw_table, period)
-    before = known.facts if known is not None else {}
+    if known is None or known.damaged:
+        return None
+    before = known.facts
     if MODIFIED not in before or located.path.stat().st_mtime_ns > before[MODIFIED]:
         return None
     return before.get(CHANGED) if before["sha256"] == reading.sha256 else before["sha256"]
