@@ -23,6 +23,9 @@ What the model predicts, for whom, and from which data; how its windows and thre
 """)
 
 
+FILES = ("defs.yaml", "features.sql", "README.md")
+
+
 class ScaffoldParameters(BaseModel):
     """What a declaration is drafted from; without a file it is an example."""
 
@@ -43,18 +46,22 @@ class MonitoredModelScaffolder(dg.Scaffolder[ScaffoldParameters]):
         folder = request.target_path
         try:
             name, draft = _asked_for(request)
-        except (DraftError, ValueError) as error:
+            files = {
+                "defs.yaml": draft.defs_yaml(name, request.type_name),
+                "features.sql": draft.features_sql(),
+                "README.md": README.substitute(name=name),
+            }
+            for file, text in files.items():
+                (folder / file).write_text(text, encoding="utf-8")
+        except BaseException as error:
             # Dagster has made the folder already; left there, it would be in the way of the next attempt.
-            folder.rmdir()
-            raise click.ClickException(str(error)) from error
-        shown = folder.relative_to(request.project_root) if request.project_root else folder
-        files = {
-            "defs.yaml": draft.defs_yaml(name, request.type_name, shown.as_posix()),
-            "features.sql": draft.features_sql(),
-            "README.md": README.substitute(name=name),
-        }
-        for file, text in files.items():
-            (folder / file).write_text(text)
+            for file in FILES:
+                (folder / file).unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+            if isinstance(error, (DraftError, ValueError, OSError)):
+                raise click.ClickException(str(error)) from error
+            raise
 
 
 def _asked_for(request: dg.ScaffoldRequest[ScaffoldParameters]) -> tuple[str, Draft]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from dagster_dg_cli.cli import create_dg_cli
 from mlops_assets.monitored_model.draft import Draft, DraftError, drafted, example
 from mlops_assets.monitored_model.features_sql import check_features_sql
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.steps import features, profile, raw
+from mlops_assets_tests import tiny_model
 
 HEADER = "loan;signed on;branch;postcode;amount;bad;select"
 ROWS = [
@@ -33,7 +36,7 @@ def write(folder: Path, *lines: str, name: str = "loans.csv") -> Path:
 
 def declared(draft: Draft) -> tuple[ModelSpec, dict[str, Any]]:
     """The declaration that the draft is, checked as Dagster would check it, its query too."""
-    text = yaml.safe_load(draft.defs_yaml("loans", "mlops_assets.MonitoredModel", "defs/loans"))
+    text = yaml.safe_load(draft.defs_yaml("loans", "mlops_assets.MonitoredModel"))
     assert text["type"] == "mlops_assets.MonitoredModel"
     spec = ModelSpec.model_validate(text["attributes"])
     check_features_sql(spec, draft.features_sql(), Path("features.sql"))
@@ -112,13 +115,22 @@ def test_the_example_is_valid_as_it_is() -> None:
         ("bank/loans.csv", "badd", "no column 'badd'; did you mean 'bad'? loans.csv has loan, signed on"),
         ("bank/loans.csv", None, "--target has to name the column to predict"),
         ("elsewhere.csv", "bad", "elsewhere.csv is not below the data folder"),
+        ("/etc/hostname", "bad", "/etc/hostname is not below the data folder"),
+        ("../data/../../x.csv", "bad", "is not below the data folder"),
+        ("https://x/loans.csv", "bad", "is an address; draft from a file below"),
+        ("", "bad", "expected the name of a file"),
+        ("bank/loans", "bad", "there is no file"),
+        ("bank", "bad", "there is no file"),
+        ("bank/empty.csv", "bad", "is empty"),
+        ("bank/{period}.csv", "bad", "no file is called bank/{period}.csv with a month like 2025-01, or a Monday"),
         ("bank/undated.csv", "bad", "no column of dates or times"),
         ("bank/settled.csv", "bad", "'bad' has fewer than two values: ['no']"),
     ],
 )
 def test_what_can_not_be_drafted_is_told(source: str, target: str | None, said: str, tmp_path: Path) -> None:
     write(tmp_path, HEADER, *ROWS)
-    write(tmp_path, "loan,signed,bad", "L1,31/01/2024,no", "L2,01/02/2024,yes", name="undated.csv")
+    write(tmp_path, "loan,signed,bad", "L1,spring,no", "L2,autumn,yes", name="undated.csv")
+    (tmp_path / "data" / "bank" / "empty.csv").touch()
     write(tmp_path, HEADER, ROWS[0], ROWS[2], name="settled.csv")
     (tmp_path / "elsewhere.csv").write_text(HEADER)
     with pytest.raises(DraftError) as refused:
@@ -161,3 +173,120 @@ def dg_name() -> str:
 
     assert issubclass(MonitoredModel, dg.Component)
     return "mlops_assets.MonitoredModel"
+
+
+ODD = [
+    *(
+        "with space",
+        "(km)",
+        "50%",
+        'a "quoted" one',
+        "it's",
+        "größe",
+        "select",
+        "1st",
+        "no",
+        "a # b",
+        "x: y",
+        "{z}",
+        "$id",
+    ),
+    *(
+        "score",
+        "prediction",
+        "split",
+        "model_version",
+        "[a]",
+        "back\\slash",
+        "- dash",
+        "tab\tin",
+        "line\nfeed",
+        "x" * 300,
+    ),
+    *("null", "2021", "~", "*", "&a", "!t", "@at", "`tick`", "a,b", "a;b", "?", "日本", "true"),
+]
+
+
+def test_a_draft_of_any_column_name_loads_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data" / "odd"
+    folder.mkdir(parents=True)
+    with (folder / "rows-2024-01.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["at", "amount", *ODD, "", "period", "record_id", "late?"])
+        for number in range(200):
+            values = [number % 7 + position for position in range(len(ODD))]
+            writer.writerow([f"2024-01-{number % 28 + 1:02}", number + 0.5, *values, "", 1, 2, number % 2])
+    draft = drafted("odd/rows-{period}.csv", "late?", tmp_path / "data", tmp_path)
+    spec, _ = declared(draft)
+    taken = {"score", "prediction", "split", "model_version"}
+    assert set(spec.columns) == {"amount", *(f"{name}_" if name in taken else name for name in ODD)}
+    monkeypatch.setenv("MLOPS_DATA_DIR", str(tmp_path / "data"))
+    with tiny_model.workbench(tmp_path / "home", tmp_path / "data", spec, draft.features_sql()) as bench:
+        for step in (raw, features, profile):
+            outcome = step.make(bench, "2024-01")
+            assert all(check.passed for check in outcome.checks), outcome.checks
+        assert bench.partition("features", "2024-01").rows == 200
+        (row,) = bench.con.execute(
+            f'SELECT "score_", "1st", "no", "line\nfeed" FROM {bench.scan("features", ["2024-01"])} WHERE record_id = 6'
+        ).fetchall()
+        assert row == tuple(6 + ODD.index(name) for name in ("score", "1st", "no", "line\nfeed"))
+
+
+def test_a_target_of_a_name_of_the_platform_is_renamed(tmp_path: Path) -> None:
+    write(tmp_path, "at,x,score", "2024-01-01,1,0", "2024-01-02,2,1")
+    draft = drafted("bank/loans.csv", "score", tmp_path / "data", tmp_path)
+    spec, _ = declared(draft)
+    assert spec.target.column == "score_"
+    assert "score AS score_" in draft.features_sql()
+
+
+def test_ids_with_leading_zeros_in_any_file_are_text_and_keys_name_a_record_within_its_file(tmp_path: Path) -> None:
+    for month, zip_code in (("01", "09000"), ("02", "80331"), ("03", "80332")):
+        rows = [f"{n},2024-{month}-05,{zip_code},{n % 2}" for n in range(1, 9)]
+        write(tmp_path, "n,at,zip,late", *rows, name=f"p-2024-{month}.csv")
+    spec, _ = declared(drafted("bank/p-{period}.csv", "late", tmp_path / "data", tmp_path))
+    assert spec.source.schema["zip"] == "VARCHAR"  # type: ignore[index]
+    assert spec.source.keys == ["n"]
+
+
+def test_the_time_column_is_the_one_that_lies_in_the_file_s_period(tmp_path: Path) -> None:
+    rows = [f"19{70 + n}-03-04,2024-02-{n + 1:02},{n},{n % 2}" for n in range(20)]
+    write(tmp_path, "born,at,x,late", *rows, name="p-2024-02.csv")
+    spec, _ = declared(drafted("bank/p-{period}.csv", "late", tmp_path / "data", tmp_path))
+    assert (spec.source.time_column, spec.start, spec.end) == ("at", "2024-02", "2024-02")
+
+
+def test_files_of_mondays_make_a_weekly_model(tmp_path: Path) -> None:
+    for monday in ("2024-01-01", "2024-01-08"):
+        write(tmp_path, "at,x,late", f"{monday},1,0", f"{monday},2,1", name=f"p-{monday}.csv")
+    spec, _ = declared(drafted("bank/p-{period}.csv", "late", tmp_path / "data", tmp_path))
+    assert (spec.cadence, spec.start, spec.end) == ("weekly", "2024-01-01", "2024-01-08")
+
+
+def test_a_mistyped_year_makes_no_range_of_centuries(tmp_path: Path) -> None:
+    rows = [f"2024-{month:02}-{day:02},{day},{day % 2}" for month in (1, 2, 3) for day in range(1, 28)]
+    write(tmp_path, "at,x,late", *rows, "2204-01-05,3,1", "1024-01-05,3,1")
+    spec, _ = declared(drafted("bank/loans.csv", "late", tmp_path / "data", tmp_path))
+    assert (spec.start, spec.end) == ("2024-01", "2024-03")
+
+
+def test_a_file_of_decimal_commas_and_days_first_is_drafted_with_the_options_that_read_it(tmp_path: Path) -> None:
+    rows = [f"{day:02}.03.2024;1.0{day:02},5;{'ja' if day % 2 else 'nein'}" for day in range(1, 29)]
+    write(tmp_path, "am;betrag;pünktlich", *rows)
+    spec, said = declared(drafted("bank/loans.csv", "pünktlich", tmp_path / "data", tmp_path))
+    assert said["source"]["csv"] == {
+        "delim": ";",
+        "decimal_separator": ",",
+        "thousands": ".",
+        "dateformat": "%d.%m.%Y",
+    }
+    assert spec.source.schema == {"am": "DATE", "betrag": "DOUBLE", "pünktlich": "VARCHAR"}
+    assert (spec.target.positive, spec.target.isin) == ("ja", ["ja", "nein"])
+
+
+def test_of_columns_that_differ_in_case_one_is_drafted_and_the_other_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "at,KM,km,late", "2024-01-01,1,10,0", "2024-01-02,2,20,1")
+    draft = drafted("bank/loans.csv", "late", tmp_path / "data", tmp_path)
+    spec, _ = declared(draft)
+    assert list(spec.columns) == ["KM"]
+    assert "# 'left out: ''km''" in draft.defs_yaml("m", "mlops_assets.MonitoredModel")
