@@ -29,7 +29,7 @@ LONGEST_WAIT_SECONDS = 8.0
 # Packages that only some addresses need, by the name that Python misses, with what installs them.
 OPTIONAL_PACKAGES = {
     "psycopg": "mlops-assets[postgres]",
-    "s3fs": "s3fs",
+    "s3fs": "mlops-assets[s3]",
     "gcsfs": "gcsfs",
     "adlfs": "adlfs",
     "aiohttp": "aiohttp",
@@ -72,6 +72,7 @@ _DISK_FULL = re.compile(
 )
 _DENIED = re.compile(r"permission denied|access denied|read-?only (file system|database)|readonly database", re.I)
 _NO_DATABASE = re.compile(r"unable to open database file", re.I)
+_DAMAGED = re.compile(r"disk i/o error|malformed|not a database", re.IGNORECASE)
 _LOCKED = re.compile(r"database is locked|database table is locked", re.I)
 
 
@@ -132,6 +133,30 @@ def retried(work: Callable[[], Result], what: str) -> Result:
     return policy(work)
 
 
+class RetriedFileSystem:
+    """A file system of fsspec whose calls are made again while they fail with a transient error.
+
+    Each of the calls is safe to repeat: it reads, or it replaces the same object. What is read from an opened file
+    later is not repeated.
+    """
+
+    _REPEATED = frozenset(
+        (
+            *("cat_file", "checksum", "exists", "get_file", "glob", "info", "isfile", "ls", "makedirs", "modified"),
+            *("open", "pipe_file", "put_file", "rm_file", "size", "ukey"),
+        )
+    )
+
+    def __init__(self, inner: Any, what: str) -> None:
+        self.inner, self._what = inner, what
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if name not in self._REPEATED:
+            return found
+        return lambda *arguments, **options: retried(lambda: found(*arguments, **options), self._what)
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Adds to an error that leaves the block what to do about it, as a note that stands in every traceback and log."""
@@ -149,11 +174,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        yield current
-        original = getattr(current, "orig", None)  # SQLAlchemy's name for the driver's error
-        if isinstance(original, BaseException) and id(original) not in seen:
-            seen.add(id(original))
-            yield original
+        original = getattr(current, "orig", None)  # SQLAlchemy's name for the driver's error, which says more
+        yield original if isinstance(original, BaseException) else current
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
@@ -230,6 +252,11 @@ def _database(error: BaseException) -> str | None:
             return (
                 "a database is locked by another process for too long. Wait until that has ended, then run this again"
             )
+        if _DAMAGED.search(str(error)):
+            return (
+                f"a database file can't be read or written ({_text(error)}): its disk is full or broken, or the file "
+                "was damaged. Check the free space and MLOPS_HOME; restore a damaged file from a backup"
+            )
         return None
     state = "does not answer" if _passes(error) else "refuses"
     advice = "Start it, or correct MLOPS_STORE_URL" if _passes(error) else "Correct MLOPS_STORE_URL"
@@ -263,4 +290,4 @@ def _at(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     """The first sentence of an error, without the lines of advice that drivers append."""
     first = " ".join(str(getattr(error, "orig", None) or error).split("\n")[:2]).strip()
-    return (first[:300] + "…") if len(first) > 300 else first or type(error).__name__
+    return (first[:200] + "…") if len(first) > 200 else first or type(error).__name__

@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.request import url2pathname
 
 import pyarrow as pa
@@ -43,6 +43,7 @@ from mlops_assets.lake.parquet import (
 )
 from mlops_assets.lake.partition import DamagedPartition, MissingPartition, Partition, damaged_partition
 from mlops_assets.lake.versions import FILE
+from mlops_assets.outages import RetriedFileSystem, explain
 from mlops_assets.redaction import redact, redacted
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ class Lake:
 
             root = UPath(text)
             try:
-                self._fs = root.fs
+                found = root.fs
             except ImportError as error:
-                protocol = text.partition("://")[0]
-                what = "pip install 'mlops-assets[s3]'" if protocol in ("s3", "s3a") else f"see fsspec ({error})"
-                raise MissingDriver(f"the lake {redact(text)} needs a package that is not installed: {what}") from error
+                what = explain(error) or f"it needs a package that is not installed: see fsspec ({error})"
+                raise MissingDriver(f"the lake {redact(text)} can't be opened: {what}") from error
+            self._fs = cast("AbstractFileSystem", RetriedFileSystem(found, f"the lake {redact(text)}"))
             self._root = root.path.rstrip("/")
             self.url = redact(text.rstrip("/"))
         else:
@@ -393,7 +394,7 @@ class Lake:
         if self._fs is not None:
             protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
             if not protocols & set(con.list_filesystems()):
-                con.register_filesystem(self._fs)
+                con.register_filesystem(cast("RetriedFileSystem", self._fs).inner)
         return con
 
     # -- names and paths ---------------------------------------------------------------------------

@@ -90,4 +90,7 @@ def test_without_its_package_one_sentence_says_what_to_install() -> None:
         "except MissingDriver as error: print(error)"
     )
     said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert said == ("the lake s3://models/lake needs a package that is not installed: pip install 'mlops-assets[s3]'\n")
+    assert said == (
+        "the lake s3://models/lake can't be opened: the package s3fs is not installed, which this address needs: "
+        "pip install 'mlops-assets[s3]'\n"
+    )
