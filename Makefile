@@ -36,7 +36,7 @@ test-slow: install  ## all 27 shipped months with the default search, and what e
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m slow -rP mlops_assets_tests
 
 test-chaos: install  ## more than 200 times kill -9 of commands, runs, daemon and code server at random points
-	@$(BIN)/python -m pytest -q -m chaos -rP mlops_assets_tests
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m chaos -rP mlops_assets_tests/end_to_end
 
 test-fuzz: install  ## a thousand damaged files, a thousand damaged declarations, hostile names on every surface (seeded)
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m fuzz -rP mlops_assets_tests/fuzz
