@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # The kinds of query nodes that read. DuckDB has others inside a SELECT: COPY, INSERT, UPDATE, DELETE and MERGE.
 _READING = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 _EXECUTING = frozenset({"query", "json_execute_serialized_sql"})
+# The table functions that open nothing.
+_TABLE_FUNCTIONS = frozenset({"generate_series", "json_each", "json_tree", "range", "unnest"})
 _EXPLAIN = re.compile(r"EXPLAIN\s+(ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
 
 
@@ -77,6 +79,30 @@ def named_tables(con: duckdb.DuckDBPyConnection, sql: str, what: str) -> set[str
     tree = _tree(con, sql[explained.end() :] if explained else sql, what)
     named = [part for part in _objects(tree) if part.get("type") == "BASE_TABLE"]
     return {f"{part.get('schema_name', '')}.{part.get('table_name', '')}".lower() for part in named}
+
+
+def require_tables(con: duckdb.DuckDBPyConnection, sql: str, what: str, allowed: Collection[str]) -> None:
+    """Check that a query which has passed `require_select` reads these tables, and none besides that it names itself.
+
+    For a query that runs where files can be opened: `FROM 'a.csv'` and `FROM read_csv('a.csv')` open one.
+
+    Raises StatementRefused.
+    """
+    tree = _tree(con, sql, what)
+    own = {entry["key"] for part in _objects(tree) for entry in part.get("cte_map", {}).get("map", [])}
+    # DuckDB takes a name with one of these for a file, wherever it knows no table of that name.
+    readable = {name.lower() for name in [*allowed, *(key for key in own if not re.search(r"[./\\:]", key))]}
+    expected = f"expected {', '.join(allowed)}, or what the query itself names by WITH"
+    for part in _objects(tree):
+        if part.get("type") == "BASE_TABLE":
+            names = [part.get(key) for key in ("catalog_name", "schema_name", "table_name")]
+            name = ".".join(str(part) for part in names if part)
+            if name.lower() not in readable:
+                raise StatementRefused(f"{what} reads {name!r}; {expected}")
+        if part.get("type") == "TABLE_FUNCTION":
+            name = str(part["function"].get("function_name", ""))
+            if name.lower() not in _TABLE_FUNCTIONS:
+                raise StatementRefused(f"{what} reads {name}(); {expected}")
 
 
 def _tree(con: duckdb.DuckDBPyConnection, sql: str, what: str) -> Any:

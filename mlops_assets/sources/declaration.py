@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mlops_assets.lake.statements import named_tables, require_select, require_tables
 from mlops_assets.sources.connection import DEFAULT_TIMEZONE, pin_timezone
 from mlops_assets.sources.csv_options import check_csv_options, check_formats_have_columns
 from mlops_assets.sources.problems import did_you_mean
@@ -181,10 +182,12 @@ def _check_query(query: str) -> None:
 
     with duckdb.connect(config={"threads": 1}) as con:
         try:
-            statements = con.extract_statements(query)
+            statement = require_select(con, query, "source.query")
+            require_tables(con, statement, "source.query", ["source"])
+            reads = ".source" in named_tables(con, statement, "source.query")
         except duckdb.ParserException as error:
             raise ValueError(f"source.query can't be parsed: {str(error).splitlines()[0]}") from error
-    if len(statements) != 1 or not re.search(r"(?i)\bsource\b", query):
+    if not reads:
         raise ValueError(
             "source.query has to be one SELECT that reads `source`, the rows of the file, "
             "e.g. SELECT *, make_date(year, month, day) AS date FROM source"

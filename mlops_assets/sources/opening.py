@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlops_assets.lake.statements import require_select
 from mlops_assets.lake.store import identifier, quoted
 from mlops_assets.sources.csv_file import open_csv
 from mlops_assets.sources.declaration import Source
@@ -81,7 +82,7 @@ def _shaped(query: str, scan: Scan, path: Path, con: duckdb.DuckDBPyConnection) 
 
     # Made once: the records are looked through several times, and a query may be anything.
     table = identifier(f"records of {uuid.uuid4().hex}")
-    body = query.rstrip().rstrip(";")
+    body = require_select(con, query, "source.query")
     try:
         con.execute(
             f"CREATE TEMP TABLE {table} AS "

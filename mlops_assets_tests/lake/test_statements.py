@@ -3,7 +3,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from mlops_assets.lake.statements import StatementRefused, require_select
+from mlops_assets.lake.statements import StatementRefused, require_select, require_tables
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +97,25 @@ def test_explain_is_allowed_around_a_select_only(con: duckdb.DuckDBPyConnection)
 def test_text_that_is_no_sql_is_named_by_duckdb(con: duckdb.DuckDBPyConnection) -> None:
     with pytest.raises(duckdb.ParserException, match="syntax error"):
         require_select(con, "selec 1", "it")
+
+
+def test_a_query_reads_the_tables_that_it_may_and_its_own(con: duckdb.DuckDBPyConnection) -> None:
+    for query in (
+        "from source",
+        "with a as (from Source), b as (from a) select * from b, unnest([1])",
+        "select * from source, range(3), (values (1)) v",
+        "from source unpivot (n for name in (a, b))",
+    ):
+        require_tables(con, query, "it", ["source"])
+    for query, found in (
+        ("from 'a.csv'", "'a.csv'"),
+        ("from source join other using (a)", "'other'"),
+        ("from main.source", "'main.source'"),
+        ("from source, read_csv('a.csv')", r"read_csv\(\)"),
+        ("select (select count(*) from read_text('a')) from source", r"read_text\(\)"),
+        ("from glob('*'), source", r"glob\(\)"),
+        # The name of the inner query is not seen outside of it, where it is a file.
+        ("""select * from source, 'a.csv', (with "a.csv" as (select 1) from "a.csv")""", "'a.csv'"),
+    ):
+        with pytest.raises(StatementRefused, match=f"it reads {found}; expected source, or what the query itself"):
+            require_tables(con, query, "it", ["source"])
