@@ -84,7 +84,7 @@ def _from_rows(
         return _no_features(bench, period, failure, {WAITS_FOR: awaited[-1]})
     left_out = {**left_out, **dict.fromkeys(awaited, "its outcomes are not known")}
     checks = [
-        _feature_schema(violations, total, _unexpected_classes(confined, period, query, classes)),
+        _feature_schema(violations, total, _unexpected_classes(bench, confined, period, query, classes)),
         _completeness(bench, period, total, source.rows, nulls, left_out),
     ]
     failed = quality_failure(checks)
@@ -254,14 +254,15 @@ def _counts(bench: Workbench, query: str) -> tuple[int, dict[str, int], dict[str
 
 
 def _unexpected_classes(
-    bench: Workbench, period: str, query: str, classes: Mapping[str, int]
+    bench: Workbench, confined: Workbench, period: str, query: str, classes: Mapping[str, int]
 ) -> UnexpectedClasses | None:
+    """What is odd about the classes of a query on the confined database, which can't open earlier periods."""
     target = bench.spec.target
     if not classes:
         return None
     # As the column's type spells it: 1 is `1.0` among doubles, `true` among booleans.
-    kind = bench.con.sql(f"DESCRIBE SELECT {identifier(target.column)} FROM ({query})").fetchall()[0][1]
-    ((positive,),) = bench.con.execute(f"SELECT TRY_CAST(? AS {kind})::VARCHAR", [target.positive]).fetchall()
+    kind = confined.con.sql(f"DESCRIBE SELECT {identifier(target.column)} FROM ({query})").fetchall()[0][1]
+    ((positive,),) = confined.con.execute(f"SELECT TRY_CAST(? AS {kind})::VARCHAR", [target.positive]).fetchall()
     seen = earlier_classes(bench, period)
     return unexpected_classes(target.column, str(positive), classes, seen, declared=target.isin is not None)
 
