@@ -13,6 +13,7 @@ MLOPS_SENSOR_SECONDS how often the sensors look, in seconds; default 10. Pauses 
 MLFLOW_TRACKING_URI  MLflow's tracking store and registry; default `sqlite:///$MLOPS_HOME/mlflow/mlflow.db`
 MLOPS_DAGSTER_URL, MLOPS_MLFLOW_URL, MLOPS_EVIDENTLY_URL, MLOPS_REPORTS_URL
                      where links on pages lead to; default: the ports of `mlops-assets dev` on this machine
+MLOPS_ALLOWED_HOSTS  further names that the servers of `mlops-assets dev` answer to, separated by commas
 """
 
 from __future__ import annotations
