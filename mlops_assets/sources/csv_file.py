@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import itertools
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from mlops_assets.lake.store import identifier
 from mlops_assets.sources.csv_options import csv_options, literal
 from mlops_assets.sources.declaration import Source
 from mlops_assets.sources.failures import is_of_the_file
-from mlops_assets.sources.problems import Problem, tolerated_rows, unreadable
+from mlops_assets.sources.problems import Problem, cut_short, tolerated_rows, unreadable
 from mlops_assets.sources.scan import BadLine, FileColumn, Scan
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def open_csv(source: Source, path: Path, literal_path: str, con: duckdb.DuckDBPy
     if lines > 0:
         found = f"{path.name}: {lines:,} lines after the header, and no row in them"
         return Problem("unreadable", None, found, "rows", fix="Set the source's csv options to what the file has.")
-    return Scan(table, columns, rows)
+    return Scan(table, columns, rows, open_end=_has_open_end(path))
 
 
 def _create_table(name: str, literal_path: str, options: dict[str, Any], con: duckdb.DuckDBPyConnection) -> int:
@@ -203,6 +205,10 @@ def _without_bad_lines(
     ).fetchall()
     for table in (rejects, scans):
         con.execute(f"DROP TABLE {table}")
+    open_end = _has_open_end(path)
+    if found and open_end and _last_line(path, options) == str(found[-1][1]).rstrip("\r\n").rpartition("\n")[2]:
+        con.execute(f"DROP TABLE {scan.sql}")
+        return cut_short(path.name, str(found[-1][1]))
     bad = max(len(found), _lost_lines(path, options, scan, rows, con))
     if bad > tolerated_rows(source.tolerance, rows + bad):
         con.execute(f"DROP TABLE {scan.sql}")
@@ -210,7 +216,22 @@ def _without_bad_lines(
     lines = tuple(
         BadLine(line, str(text or "")[:SHOWN_CHARACTERS], " ".join(str(reason).split())) for line, text, reason in found
     )
-    return Scan(scan.sql, scan.columns, rows, lines, bad)
+    return Scan(scan.sql, scan.columns, rows, lines, bad, open_end)
+
+
+def _has_open_end(path: Path) -> bool:
+    """Whether a file does not end with a line end; False for a compressed one, which says itself that it is cut."""
+    if path.suffix in (".gz", ".zst"):
+        return False
+    with path.open("rb") as file:
+        file.seek(-2, os.SEEK_END)
+        return not set(file.read()) & set(b"\r\n")  # of two bytes, because of UTF-16
+
+
+def _last_line(path: Path, options: dict[str, Any]) -> str:
+    with _text(path, options) as text:
+        last = collections.deque(text, maxlen=1)
+    return last[0].rstrip("\r\n")
 
 
 def _lost_lines(path: Path, options: dict[str, Any], scan: Scan, rows: int, con: duckdb.DuckDBPyConnection) -> int:

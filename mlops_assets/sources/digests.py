@@ -11,6 +11,7 @@ from mlops_assets.sources.casting import Cast, casts_of
 from mlops_assets.sources.connection import create_period_macros, source_database
 from mlops_assets.sources.declaration import Source
 from mlops_assets.sources.failures import FILE_ERRORS, is_of_the_file
+from mlops_assets.sources.inspection import last_row_is_cut
 from mlops_assets.sources.opening import open_scan
 from mlops_assets.sources.problems import Problem
 from mlops_assets.sources.scan import Scan
@@ -34,6 +35,8 @@ def rows_digests(source: Source, path: Path, first: str, last: str, calendar: Ca
             if isinstance(scan, Problem):
                 return None
             casts = casts_of(source, scan, con)
+            if last_row_is_cut(scan, casts, con) is not None:
+                return None
             when = next(cast.moment for cast in casts if cast.name == source.time_column)
             return digests_by_period(scan, "", casts, when, calendar, con) or None
         except FILE_ERRORS as error:

@@ -95,6 +95,17 @@ def _none_fits(scan: Scan, where: str, cast: Cast, con: duckdb.DuckDBPyConnectio
     return not con.sql(f"SELECT 1 FROM {scan.sql}{also(where, f'{cast.value} IS NOT NULL')} LIMIT 1").fetchall()
 
 
+def last_row_is_cut(scan: Scan, casts: Sequence[Cast], con: duckdb.DuckDBPyConnection) -> str | None:
+    """The last row's text, when it has a value that does not fit and no line end: the file was cut there."""
+    condition = odd(casts) if scan.open_end else None
+    if condition is None:
+        return None
+    cells = ", ".join(column.sql for column in scan.columns)
+    last = f"__row = (SELECT max(__row) FROM {scan.sql})"
+    found = con.sql(f"SELECT concat_ws(',', {cells}) FROM {scan.sql} WHERE {last} AND ({condition})").fetchall()
+    return str(found[0][0]) if found else None
+
+
 def also(where: str, condition: str | None) -> str:
     """A WHERE clause, narrowed by a further condition."""
     if condition is None:

@@ -62,6 +62,17 @@ def unreadable(kind_of_file: str, path: Path, error: Exception) -> Problem:
     return Problem("unreadable", None, f"{path.name}: {said}", f"a readable {kind_of_file} file", fix=fix)
 
 
+def cut_short(name: str, last: str) -> Problem:
+    """The problem of a text file that ends within a line, which can't be read."""
+    return Problem(
+        "unreadable",
+        None,
+        f"{name}: a truncated CSV file, it ends within the line {last[-80:]!r}",
+        "a whole file, whose last line has an end",
+        fix="Fetch the file again: the transfer was probably interrupted.",
+    )
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence that names the closest known name, empty when none is close."""
     close = difflib.get_close_matches(name, list(known), 1)

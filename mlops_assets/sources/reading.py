@@ -22,6 +22,7 @@ from mlops_assets.sources.inspection import (
     absent_column,
     also,
     copies_of,
+    last_row_is_cut,
     look,
     misfits_of,
     missing_days_of,
@@ -29,7 +30,7 @@ from mlops_assets.sources.inspection import (
 )
 from mlops_assets.sources.location import Located
 from mlops_assets.sources.opening import open_scan
-from mlops_assets.sources.problems import Problem, tolerated_rows, unreadable
+from mlops_assets.sources.problems import Problem, cut_short, tolerated_rows, unreadable
 from mlops_assets.sources.rejects import SHOWN, none_rejected, rejected_rows
 from mlops_assets.sources.scan import Scan
 
@@ -108,7 +109,11 @@ def read(source: Source, located: Located, period: str, calendar: Calendar, con:
         scan = open_scan(source, located.path, con)
         if isinstance(scan, Problem):
             return _no_rows(source, sha256, size, scan)
-        return _read_open(source, scan, period, calendar, con, sha256, size)
+        casts = casts_of(source, scan, con)
+        cut = last_row_is_cut(scan, casts, con)
+        if cut is not None:
+            return _no_rows(source, sha256, size, cut_short(located.path.name, cut))
+        return _read_open(source, scan, casts, period, calendar, con, sha256, size)
     except FILE_ERRORS as error:
         if not is_of_the_file(error):
             raise
@@ -135,13 +140,13 @@ class _Sorted:
 def _read_open(
     source: Source,
     scan: Scan,
+    casts: list[Cast],
     period: str,
     calendar: Calendar,
     con: duckdb.DuckDBPyConnection,
     sha256: str,
     size: int,
 ) -> Reading:
-    casts = casts_of(source, scan, con)
     by_name = {cast.name: cast for cast in casts}
     time = by_name[source.time_column] if source.time_column else None
     when = time.moment if time else None

@@ -43,6 +43,7 @@ class Scan:
     Attributes:
         rows: number of rows, None when it is not known before counting.
         bad_lines, bad_rows: the lines that can't be read, within the source's tolerance, and how many rows they are.
+        open_end: whether the file's last line has no end, as a file has whose transfer was interrupted.
     """
 
     sql: str
@@ -50,6 +51,7 @@ class Scan:
     rows: int | None
     bad_lines: tuple[BadLine, ...] = ()
     bad_rows: int = 0
+    open_end: bool = False
 
     @property
     def variant(self) -> str:

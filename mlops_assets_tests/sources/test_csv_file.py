@@ -108,6 +108,25 @@ def test_without_tolerance_one_line_makes_the_file_unreadable(tmp_path: Path) ->
     assert "Line: 3002" in found.problems[0].found
 
 
+@pytest.mark.parametrize("last", ["3001", "300x,7", '3001,"7', "3001,7,b", "3001,7x"])
+def test_a_file_that_ends_within_an_odd_line_is_truncated_and_no_file_with_an_odd_row(
+    tmp_path: Path, last: str
+) -> None:
+    schema = {"id": "BIGINT", "note": "BIGINT"}
+    whole = "id,note\n" + GOOD.replace("x", "7")
+    found = reading(text_file(tmp_path, whole + last), schema)
+    (problem,) = found.problems
+    assert (problem.code, found.rows) == ("unreadable", 0)
+    assert "a truncated CSV file" in problem.found
+    followed = reading(text_file(tmp_path, f"{whole}{last}\n".replace('"', "x")), schema)
+    assert (followed.rows, followed.rejected_rows) == (3000, 1)
+
+
+def test_a_file_without_a_last_line_end_is_whole_when_its_last_row_is(tmp_path: Path) -> None:
+    found = reading(text_file(tmp_path, "id,note\n" + GOOD + "3001,y"), SCHEMA)
+    assert (found.problems, found.rows) == ((), 3001)
+
+
 def test_mixed_line_ends_are_named(tmp_path: Path) -> None:
     (problem,) = reading(text_file(tmp_path, "id,note\r\n1,x\n2,y\r\n"), SCHEMA).problems
     assert "strict_mode: false" in problem.fix
