@@ -62,7 +62,7 @@ def open_csv(source: Source, path: Path, literal_path: str, con: duckdb.DuckDBPy
     if lines > 0:
         found = f"{path.name}: {lines:,} lines after the header, and no row in them"
         return Problem("unreadable", None, found, "rows", fix="Set the source's csv options to what the file has.")
-    return Scan(table, columns, rows, open_end=_has_open_end(path))
+    return Scan(table, columns, rows, open_end=_has_open_end(path, options))
 
 
 def _create_table(name: str, literal_path: str, options: dict[str, Any], con: duckdb.DuckDBPyConnection) -> int:
@@ -205,7 +205,7 @@ def _without_bad_lines(
     ).fetchall()
     for table in (rejects, scans):
         con.execute(f"DROP TABLE {table}")
-    open_end = _has_open_end(path)
+    open_end = _has_open_end(path, options)
     if found and open_end and _last_line(path, options) == str(found[-1][1]).rstrip("\r\n").rpartition("\n")[2]:
         con.execute(f"DROP TABLE {scan.sql}")
         return cut_short(path.name, str(found[-1][1]))
@@ -219,13 +219,14 @@ def _without_bad_lines(
     return Scan(scan.sql, scan.columns, rows, lines, bad, open_end)
 
 
-def _has_open_end(path: Path) -> bool:
+def _has_open_end(path: Path, options: dict[str, Any]) -> bool:
     """Whether a file does not end with a line end; False for a compressed one, which says itself that it is cut."""
-    if path.suffix in (".gz", ".zst"):
+    if path.suffix in (".gz", ".zst") or options.get("compression") in ("gzip", "zstd"):
         return False
+    width = 2 if str(options.get("encoding", "")).lower().startswith("utf-16") else 1
     with path.open("rb") as file:
-        file.seek(-2, os.SEEK_END)
-        return not set(file.read()) & set(b"\r\n")  # of two bytes, because of UTF-16
+        file.seek(max(file.seek(0, os.SEEK_END) - width, 0))
+        return not set(file.read()) & set(b"\r\n")
 
 
 def _last_line(path: Path, options: dict[str, Any]) -> str:

@@ -72,6 +72,11 @@ def test_the_header_is_found_as_the_rows_are(tmp_path: Path, name: str, content:
     assert (found.problems, rows(found)) == ((), [{"id": 1, "note": "x"}])
 
 
+@pytest.mark.parametrize("content", ["", "a", "\ufeff"])
+def test_a_file_of_hardly_a_byte_is_a_problem_and_no_error(tmp_path: Path, content: str) -> None:
+    assert reading(text_file(tmp_path, content), SCHEMA).problems
+
+
 def test_a_file_of_blank_lines_has_no_header(tmp_path: Path) -> None:
     (problem,) = reading(text_file(tmp_path, "\n\n\n"), SCHEMA).problems
     assert problem.code == "unreadable"
@@ -108,7 +113,7 @@ def test_without_tolerance_one_line_makes_the_file_unreadable(tmp_path: Path) ->
     assert "Line: 3002" in found.problems[0].found
 
 
-@pytest.mark.parametrize("last", ["3001", "300x,7", '3001,"7', "3001,7,b", "3001,7x"])
+@pytest.mark.parametrize("last", ["3", "3001", "300x,7", '3001,"7', "3001,7,b", "3001,7x"])
 def test_a_file_that_ends_within_an_odd_line_is_truncated_and_no_file_with_an_odd_row(
     tmp_path: Path, last: str
 ) -> None:
