@@ -139,10 +139,9 @@ def _misread(document: Document) -> list[Problem]:
     problems = []
     for place, written in document.reread.items():
         if _takes_text(place):
-            read = _shown(_at(document.value, place))
-            text = sentence(
-                f"{written} without quotes, which YAML reads as {read}", "what is meant", f'write "{written}"'
-            )
+            read = str(_at(document.value, place)).lower()
+            found = f"{written} without quotes, which YAML reads as {read}"
+            text = sentence(found, "text in quotes, or the value as it is read", f'write "{written}" or {read}')
             problems.append(document.problem(place, f"{_dotted(place)}: {text}"))
     for place in document.lines:
         value = _at(document.value, place)

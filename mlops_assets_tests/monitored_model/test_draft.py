@@ -144,6 +144,8 @@ def test_what_can_not_be_drafted_is_told(source: str, target: str | None, said: 
         (["loans", "--source", "bank/loans.csv", "--target", "late"], "there is no column 'late'"),
         (["loans", "--target", "bad"], "--target is a column of the file that --source names"),
         (["bad-loans"], "'bad-loans' is not a plain name"),
+        (["temp"], "DuckDB's own schemas or databases"),
+        (["loans", "--source", "/etc/hostname", "--target", "bad"], "/etc/hostname is not below the data folder"),
         (["loans", "--format", "python"], "declared in YAML"),
     ],
 )
