@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from mlops_assets.incidents.store import Accept, Incident, Store
@@ -254,7 +255,11 @@ def _up_to_date(facts: _Facts) -> list[str]:
     if last is None:
         return [*lines, f"its files were never verified as a whole: mlops-assets verify {facts.model}"]
     damaged = [damage.why for damage in last.damaged if damage.period == facts.period]
-    return [*lines, f"verified {last.at}: " + ("; ".join(damaged) or "nothing of this period was damaged")]
+    return [
+        *lines,
+        f"verified {datetime.fromisoformat(last.at):%Y-%m-%d %H:%M} UTC: "
+        + ("; ".join(damaged) or "nothing of this period was damaged"),
+    ]
 
 
 def _next(facts: _Facts, incidents: list[Incident]) -> list[str]:

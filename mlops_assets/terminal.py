@@ -62,13 +62,18 @@ def say(*parts: Part, indent: int = 0, err: bool = False, console: Console | Non
         lines = text.plain.split("\n")
         console.print("\n".join(" " * indent + line for line in lines), soft_wrap=True)
     else:
-        console.print(Padding(text, (0, 0, 0, indent)) if indent else text)
+        console.print(Padding(text, (0, 0, 0, indent), expand=False) if indent else text)
 
 
 def say_lines(lines: Sequence[str], indent: int = 0) -> None:
     """Print each line on its own."""
     for line in lines:
         say(line, indent=indent)
+
+
+def say_command(command: str, indent: int = 0) -> None:
+    """Print a command that is to be copied: on one line, which the terminal wraps and copies as one."""
+    open_console().print(" " * indent + visible(command, lines=False), soft_wrap=True)
 
 
 def heading(text: str) -> None:
@@ -81,13 +86,15 @@ def print_table(
     rows: Sequence[Sequence[Any]],
     *,
     note: str | None = None,
+    named_by: Sequence[str] = (),
     styles: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """Print a table. Numbers stand right; long cells are folded, and cut with a word about it beyond 500 characters.
 
     Args:
         note: the column that holds sentences. They are never cut; where the terminal is too narrow for them, they are
-            printed below the table, each behind the row's first cells that name it.
+            printed below the table, each behind the cells that name its row.
+        named_by: the columns whose cells name a row; by default the first two.
         styles: of a column, the style of each of its values.
     """
     shown = [[cell_text(value, is_note=name == note) for name, value in zip(columns, row, strict=True)] for row in rows]
@@ -96,9 +103,10 @@ def print_table(
     kept = [index for index in range(len(columns)) if not (below and index == place)]
     open_console().print(_table(columns, rows, shown, kept, styles or {}))
     if below:
+        names = [columns.index(name) for name in named_by or columns[:2]]
         for row in shown:
             if row[place]:
-                say(" ".join(cell for cell in row[:2] if cell), ": ", row[place])
+                say((" ".join(row[index] for index in names if row[index]), "bold"), ": ", row[place])
 
 
 def result_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:

@@ -92,7 +92,7 @@ def test_status_as_json_is_a_list_of_objects_with_the_documented_keys(made: Lake
 def test_status_prints_a_table_or_what_to_do_first(made: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = run("status", "rides").output
     assert "2021-01" in said
-    assert "champion_version" in said
+    assert "in force after" in said
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "elsewhere"))
     assert run("status").output == "No period has been made yet. Try: mlops-assets demo\n"
     assert run("status", "--json").output == "[]\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from pathlib import Path
 
@@ -75,6 +76,38 @@ def test_none_is_nothing_to_compare_with_yet(filled: Home) -> None:
     table = run("status", "rides").output
     assert "nothing to compare with yet" in table
     assert "│ none │" not in table.replace("  ", " ").replace("  ", " ")
+
+
+def test_a_log_of_decisions_and_the_champion_of_an_earlier_home_are_told_in_words(filled: Home) -> None:
+    log = run("log", "rides").output
+    assert re.search(r"\*  rides 2021-0\d  champion promoted: 1 → \d+\n    by mlops_assets: f1 of the challenger", log)
+    assert "accept accepted" in log
+    assert "by ann: a new tariff, agreed upon" in log
+    assert "served nothing yet" in log
+    assert not re.search(r"none(?! yet)", log)
+    assert "* added afterwards" in log
+    shown = run("champion", "show", "rides").output
+    assert "rolled back" in shown
+    assert "MLflow's aliases say the same: champion=9" in shown
+
+
+def test_status_has_a_table_for_each_model_that_fits_a_terminal_of_80_columns(
+    filled: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from mlops_assets import terminal
+
+    def console(*, err: bool = False) -> Console:
+        return Console(width=80, force_terminal=True, color_system=None, markup=False, highlight=False)
+
+    monkeypatch.setattr(terminal, "open_console", console)
+    said = run("status").output
+    assert said.startswith("rides\n┏")
+    assert max(map(len, said.splitlines())) <= 80
+    lines = [line for line in said.splitlines() if line.startswith("│ 2021-07")]
+    assert lines
+    assert all("severe" in line and "champion" in line for line in lines)
 
 
 def test_a_withheld_severe_period_offers_the_accept_and_no_vain_advice(filled: Home) -> None:

@@ -62,6 +62,16 @@ def test_all_that_was_made_is_deleted_and_the_folder_is_said_to_be_empty_only_wh
     assert "There is nothing to delete" in reset().output
 
 
+def test_no_to_the_question_deletes_nothing_and_is_no_error(made: Home) -> None:
+    before = sorted(made.root.rglob("*"))
+    said = CliRunner().invoke(main, ["reset"], input="n\n")
+    assert said.exit_code == 1
+    assert said.output.endswith("Aborted!\n")
+    assert "Error" not in said.output
+    assert "store.db-wal" not in said.output, "what SQLite keeps beside its file goes with it, unsaid"
+    assert [path for path in before if not path.exists() and not path.name.startswith("store.db-")] == []
+
+
 def test_files_of_others_stay_in_our_folders_and_beside_them_and_are_named(made: Home) -> None:
     foreign = [
         *(

@@ -119,6 +119,15 @@ def test_a_reason_is_whole_on_a_terminal_of_any_width(
         assert max(map(len, said.splitlines())) <= width
 
 
+def test_a_command_that_is_to_be_copied_is_one_line_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "mlops-assets incidents accept green_taxi 2022-12 --digest f9de42d800837c6f --why …"
+    on_a_terminal(monkeypatch, 60)
+    terminal.say_command(command, indent=4)
+    assert capsys.readouterr().out == f"    {command}\n"
+
+
 def test_a_very_long_cell_is_bounded_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.print_table(["text"], [["x" * 100_000]])
     said = capsys.readouterr().out

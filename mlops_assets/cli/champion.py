@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from mlops_assets.incidents.store import Store
     from mlops_assets.lake.store import Lake
 
+# What a decision is called where people read it and its name in the lake and the log says too little.
+IN_WORDS = {
+    "none": "none yet",
+    "plan_b": "plan B",
+    "rolled_back": "rolled back",
+    "promoted_by_hand": "promoted by hand",
+    "moved_by_hand": "moved by hand",
+}
+
 
 @click.group()
 def champion() -> None:
@@ -112,8 +121,9 @@ def _print_champion(model: str) -> None:
     if decision is None or decision.damaged:
         raise click.ClickException(f"the decision of {model} {period} can't be read: {decision and decision.damaged}")
     facts = decision.facts
-    columns = ["period", "decision", "version", "version before", "reason"]
-    row = [period, facts["decision"], facts["version"], facts["previous_version"], facts["reason"]]
+    columns = ["period", "decision", "version", "before", "reason"]
+    decided = IN_WORDS.get(facts["decision"], facts["decision"])
+    row = [period, decided, facts["version"], facts["previous_version"], facts["reason"]]
     print_table(columns, [row], note="reason")
     say(_aliases(model, store, facts["version"]))
 
@@ -130,7 +140,7 @@ def _aliases(model: str, store: Store, version: str | None) -> str:
     except registry.RegistryError as error:
         return f"MLflow's aliases can't be compared: {error}"
     if state is None:
-        return "MLflow's aliases were not pointed yet." if version else "There is no champion yet."
+        return _unlogged_aliases(client, model, version, repair)
     if state.pointed.champion != version:
         return f"MLflow's aliases still say {state.since.after}: the decision broke off; to finish it: {repair}"
     if not state.changes:
@@ -140,6 +150,18 @@ def _aliases(model: str, store: Store, version: str | None) -> str:
         f"{state}.\nPredictions follow the decision, not the alias. To put the aliases back: {repair}\n"
         f"To decide as the alias says: mlops-assets champion promote {model} VERSION --why …"
     )
+
+
+def _unlogged_aliases(client: MlflowClient, model: str, version: str | None, repair: str) -> str:
+    """The same for a home of an earlier version, which kept no log, or where the first decision broke off."""
+    from mlops_assets.training import aliases, registry
+
+    found = aliases.aliases_of(client, model)
+    if version is None:
+        return "There is no champion yet."
+    if found.get(registry.CHAMPION) == version:
+        return f"MLflow's aliases say the same: {aliases.as_text(found)}."
+    return f"MLflow's alias `champion` is {found.get(registry.CHAMPION, 'not set')}; to point it: {repair}"
 
 
 def _print_history(model: str) -> None:
@@ -153,7 +175,7 @@ def _print_history(model: str) -> None:
     rows = [
         [
             line.period,
-            line.action,
+            IN_WORDS.get(line.action, line.action),
             line.after,
             line.before,
             f"{line.at:%Y-%m-%d %H:%M}",
@@ -163,7 +185,9 @@ def _print_history(model: str) -> None:
         ]
         for line in lines
     ]
-    columns = ["period", "decision", "version", "version before", "decided (UTC)", "by", "", "reason"]
+    columns = ["period", "decision", "version", "before", "decided (UTC)", "by", "since then", "reason"]
+    if len(lines) == len(newest):  # nothing was replaced
+        columns, rows = columns[:6] + columns[7:], [row[:6] + row[7:] for row in rows]
     print_table(columns, rows, note="reason")
 
 

@@ -52,10 +52,11 @@ def simulate(
         found = find_model(model, sorted(DEFS.iterdir()))
         wanted = found.periods(months)
         starting = [found.drift(text) for text in drifts]
+        drawing = draw(found, wanted, folder, rows=rows, seed=seed, drifts=starting, table=table)
         if to is None:
             claim(Home.from_env())
         batches = []
-        for batch in draw(found, wanted, folder, rows=rows, seed=seed, drifts=starting, table=table):
+        for batch in drawing:
             batches.append(batch)
             if to is None:
                 note_download(folder, batch.path)

@@ -30,8 +30,8 @@ class Commands(click.Group):
             said = error.format_message()
             error.__dict__["format_message"] = lambda: visible(said)  # click's own way of showing it calls this
             raise
-        except click.exceptions.Exit:
-            raise
+        except (click.exceptions.Exit, click.Abort):
+            raise  # "no" to a question, or Ctrl-C at it: click says "Aborted!"
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # the reader of our output has gone; click knows what to do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mlops_assets.ownership import Inventory
 
 SHOWN_OTHERS = 20
+_BESIDE = re.compile(r"^\.|-(wal|shm|journal)$|\.lock$")
 
 
 @click.command()
@@ -39,7 +41,8 @@ def reset(yes: bool) -> None:
         leases = held.enter_context(contextlib.ExitStack())
         _hold_leases(home, leases)
         if not yes:
-            listed = ", ".join(entries)
+            # The files that SQLite and locks keep beside others go with them.
+            listed = ", ".join([name for name in entries if not _BESIDE.search(name)] or entries)
             say(f"Delete {listed} in {home.root}? Models and history can't be brought back.")
             click.confirm("Delete", abort=True)
         found = inventory(home)

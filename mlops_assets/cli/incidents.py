@@ -9,7 +9,7 @@ import click
 from mlops_assets.cli.deciding import decide
 from mlops_assets.cli.period_report import print_period_report
 from mlops_assets.cli.project import current_user, open_home, open_store
-from mlops_assets.terminal import print_table, say
+from mlops_assets.terminal import print_table, say, say_command
 
 if TYPE_CHECKING:
     from mlops_assets.incidents.store import Incident, Store
@@ -96,7 +96,7 @@ def _print_incident(store: Store, number: int) -> None:
     if incident.kind == "drift" and incident.state == "open" and incident.evidence:
         say("to let the champion serve all the same:")
         command = f"{incident.model} {incident.period} --digest {incident.evidence[:16]}"
-        say(f"  mlops-assets incidents accept {command} --why …")
+        say_command(f"mlops-assets incidents accept {command} --why …", indent=2)
     say("history:")
     for event in incident.history:
         who = f" by {event.by}: {event.why}" if event.by else ""

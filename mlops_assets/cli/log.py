@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlops_assets.cli.champion import IN_WORDS
 from mlops_assets.cli.project import open_store
-from mlops_assets.terminal import print_json, print_table, say
+from mlops_assets.terminal import print_json, say
 
 if TYPE_CHECKING:
     from mlops_assets.incidents.store import Decision, Store
@@ -17,10 +18,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]), help="UTC.")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
+    metavar="WHEN",
+    help="From this day or moment (UTC) on: 2026-01-31, 2026-01-31T12:30.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of lines.")
 def log(model: str | None, since: datetime | None, as_json: bool) -> None:
-    """Show every decision, by the platform or by a person: when, who, what, why, before and after.
+    """Show every decision, by the platform or by a person: when (UTC), who, what, why, before and after.
 
     The log is append only. This is the view monitoring.decisions. MODEL limits it to one model.
 
@@ -47,8 +53,10 @@ def log(model: str | None, since: datetime | None, as_json: bool) -> None:
     elif not found:
         say("Nothing was decided" + ("." if since is None else f" since {since:%Y-%m-%d %H:%M} UTC."))
     else:
-        columns = ["at (UTC)", "model", "period", "what", "before", "after", "who", "why"]
-        print_table(columns, [_row(decision) for decision in found], note="why")
+        for decision in found:
+            _print_decision(decision)
+        if any(decision.reconstructed for decision in found):
+            say("* added afterwards, from what the lake and the incident store still knew")
 
 
 def _notice_aliases(store: Store, model: str) -> None:
@@ -66,15 +74,16 @@ def _as_object(decision: Decision) -> dict[str, object]:
     return {**asdict(decision), "at": decision.at.isoformat()}
 
 
-def _row(decision: Decision) -> list[object]:
-    what = f"{decision.subject} {decision.action}" + (" (reconstructed)" if decision.reconstructed else "")
-    return [
-        f"{decision.at:%Y-%m-%d %H:%M:%S}",
-        decision.model,
-        decision.period,
-        what,
-        decision.before,
-        decision.after,
-        decision.actor,
-        decision.why,
-    ]
+def _print_decision(decision: Decision) -> None:
+    """Two lines: what was decided when, and by whom and why."""
+    mark = " *" if decision.reconstructed else ""
+    action = IN_WORDS.get(decision.action, decision.action)
+    if (decision.subject, decision.action) == ("served", "none"):
+        action = "nothing yet"
+    change = " → ".join(one for one in (decision.before, decision.after) if one is not None)
+    say(
+        (f"{decision.at:%Y-%m-%d %H:%M:%S}{mark}", "bold"),
+        f"  {decision.model} {decision.period}  {decision.subject} {action}",
+        f": {change}" if change else "",
+    )
+    say(f"by {decision.actor}: {decision.why}", indent=4)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from mlops_assets.cli.project import open_store
-from mlops_assets.terminal import heading, say
+from mlops_assets.terminal import heading, say, say_command
 
 if TYPE_CHECKING:
     from mlops_assets.lake.store import Lake
+
+# What to do next ends in a command, which gets a line of its own.
+COMMAND = ": mlops-assets "
 
 
 def print_period_report(lake: Lake, model: str, period: str) -> None:
@@ -25,4 +28,9 @@ def print_period_report(lake: Lake, model: str, period: str) -> None:
     for section in sections:
         say((f"{section.title}", "bold"))
         for line in section.lines:
-            say(line, indent=2)
+            what, found, command = line.partition(COMMAND)
+            if found:
+                say(f"{what}:", indent=2)
+                say_command(f"mlops-assets {command}", indent=4)
+            else:
+                say(line, indent=2)

@@ -12,7 +12,7 @@ from mlops_assets.cli.deciding import OUTCOME_STYLE, print_period
 from mlops_assets.cli.period_report import print_period_report
 from mlops_assets.cli.project import load_definitions, open_home, open_store
 from mlops_assets.cli.verification import summary
-from mlops_assets.terminal import print_json, print_progress, print_table, say, waiting
+from mlops_assets.terminal import heading, print_json, print_progress, print_table, say, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 DEMO_MODEL = "green_taxi"
 DEMO_PERIODS = "2022-08..2023-03"
 VERDICT_STYLE = {"ok": "green", "warning": "yellow", "severe": "bold red", "damaged": "bold red"}
-NOTHING_YET = {
-    "verdict": "nothing to compare with yet",
-    "gate": "no champion yet",
-    "decision": "none yet",
-    "served_source": "nothing yet",
-    "served by": "nothing yet",
+IN_WORDS = {
+    ("verdict", "none"): "nothing to compare with yet",
+    ("decision", "none"): "none yet",
+    ("served by", "none"): "no champion yet",
+    ("served by", "plan_b"): "plan B",
 }
 
 
@@ -57,9 +56,9 @@ def backfill(model: str, periods: str, trials: int | None) -> None:
 @click.argument("period", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
 def status(model: str | None, period: str | None, as_json: bool) -> None:
-    """Show what happened in each period: verdict, gate, decision, champion, rows served.
+    """Show what happened in each period: verdict, decision, champion, rows served, and by whom.
 
-    This is the view monitoring.periods. MODEL limits it to one model; with a PERIOD that one is told in words: verdict,
+    This is the view monitoring.periods. MODEL limits it to one model; with a PERIOD it explains that period: verdict,
     what is served by whom and why, champion before and after, metrics, incidents, and what to do next.
 
     \b
@@ -212,13 +211,30 @@ def _print_what_went_wrong(results: Sequence[PeriodRunResult], made: dict[str, P
 
 
 def _print_statuses(found: Sequence[PeriodStatus]) -> None:
-    columns = ["period", "model", "verdict", "gate", "decision", "champion_version", "rows", "served_rows"]
-    columns += ["served_source", "reason"]
-    rows = [in_words(columns, [line.as_dict()[name] for name in columns]) for line in found]
-    print_table(columns, rows, note="reason", styles={"verdict": VERDICT_STYLE})
+    """A table for each model, narrow enough for a terminal of 80 columns; `--json` has all there is."""
+    from mlops_assets.monitored_model.tables import NO_CHAMPION
+    from mlops_assets.monitoring import DAMAGED
+
+    def reason(line: PeriodStatus) -> str | None:
+        why = None if line.reason == NO_CHAMPION else line.reason  # `served by` says that
+        return why if line.stale is None else f"{f'{why}; ' if why else ''}stale: {line.stale}"
+
+    columns = ["period", "verdict", "decision", "in force after", "rows", "served", "served by", "reason"]
+    for model in dict.fromkeys(line.model for line in found):
+        rows = [
+            [
+                *(line.period, DAMAGED if line.gate == DAMAGED else line.verdict, line.decision, line.champion_version),
+                *(line.rows, line.served_rows, line.served_source, reason(line)),
+            ]
+            for line in found
+            if line.model == model
+        ]
+        heading(model)
+        shown = [in_words(columns, row) for row in rows]
+        print_table(columns, shown, note="reason", named_by=["period"], styles={"verdict": VERDICT_STYLE})
 
 
 def in_words(columns: Sequence[str], row: Sequence[object]) -> list[object]:
     """A row for people: `none` says what there is none of."""
     pairs = zip(columns, row, strict=True)
-    return [NOTHING_YET.get(name, value) if value == "none" else value for name, value in pairs]
+    return [IN_WORDS.get((name, value), value) if isinstance(value, str) else value for name, value in pairs]

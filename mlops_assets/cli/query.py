@@ -24,7 +24,8 @@ def sql(query: str) -> None:
       monitoring.periods, monitoring.incidents, monitoring.alerts, monitoring.decisions
     Examples:
       mlops-assets sql "select period, verdict, gate from monitoring.periods"
-      mlops-assets sql "select period, value from green_taxi.performance where metric = 'auc'" > auc.csv
+      mlops-assets sql "select period, metric, value from green_taxi.performance where source = 'served'
+                        and metric = 'auc' and segment is null order by period" > auc.csv
     """
     import warnings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -49,4 +50,5 @@ def verify(model: str | None, as_json: bool) -> None:
 def summary(last: Verification) -> str:
     """A verification in one line."""
     damaged = f"{len(last.damaged)} damaged" if last.damaged else "none damaged"
-    return f"verified {last.at}: {last.partitions:,} partitions, {last.bytes / 1e6:,.1f} MB, {damaged}"
+    at = datetime.fromisoformat(last.at)
+    return f"verified {at:%Y-%m-%d %H:%M} UTC: {last.partitions:,} partitions, {last.bytes / 1e6:,.1f} MB, {damaged}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -210,7 +210,7 @@ def simulate(
         table: CSV file of real rows to draw from, instead of the generative model.
 
     Raises:
-        SimulationError: before anything is written, unless it concerns a later period.
+        SimulationError: at the call, unless it concerns the records of a period.
     """
     if table is not None and drifts:
         raise SimulationError(
@@ -222,6 +222,17 @@ def simulate(
     targets = {period: folder / model.source.path.replace("{period}", period) for period in periods}
     for path in targets.values():
         _refuse_other_files(path)
+    return _written(model, targets, number, seed, drifts, real)
+
+
+def _written(
+    model: SimulatedModel,
+    targets: Mapping[str, Path],
+    number: int,
+    seed: int,
+    drifts: Sequence[StartingDrift],
+    real: RealTable | None,
+) -> Iterator[Batch]:
     for period, path in targets.items():
         at_work = [drift for drift in drifts if drift.start <= period]
         content = (

@@ -866,7 +866,7 @@ def test_the_champion_is_shown_rolled_back_and_promoted_from_the_command_line(to
     present = told.partition("champion", NEWEST).facts["version"]
     back = command("champion", "rollback", "rides", "--why", "worse for nights", "--by", "ann")
     assert back.exit_code == 0, back.output
-    assert "rolled_back" in back.output
+    assert "rolled back" in back.output
     assert told.aliases()["champion"] != present
     by_hand = command("champion", "promote", "rides", present, "--why", "the old world is back", "--by", "ann")
     assert by_hand.exit_code == 0, by_hand.output
