@@ -110,10 +110,15 @@ def spill_folder() -> str:
 def refresh_views(con: duckdb.DuckDBPyConnection, lake: Lake, verify: Collection[str] = ()) -> list[str]:
     """Let the views of a connection show the lake as it is now. Returns the files that they read.
 
-    A damaged partition is left out, with a DamagedWarning that says what to do: the others are still there.
+    A damaged partition is left out, with a DamagedWarning that says what to do: the others are still there. So is a
+    model that was declared, before such names were refused, by a name that no schema can have.
     """
     read: list[str] = []
     for model in lake.models():
+        if model.lower() in reserved_schemas():
+            why = f"{model} is the name of one of DuckDB's own schemas; declare the model by another, and backfill it"
+            warnings.warn(f"left out all tables of the model {model}: {why}", DamagedWarning, stacklevel=3)
+            continue
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(model)}")
         for table in lake.tables(model):
             name = f"{model}.{view_name(table)}"

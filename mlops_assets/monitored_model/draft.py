@@ -23,6 +23,7 @@ from mlops_assets.lake.periods import Cadence, Calendar, PeriodError
 from mlops_assets.lake.store import identifier
 from mlops_assets.monitored_model.features_sql import check_features_sql
 from mlops_assets.monitored_model.spec import PLATFORM_COLUMNS, ModelSpec
+from mlops_assets.neutral_text import visible
 from mlops_assets.sources.connection import source_database
 from mlops_assets.sources.declaration import Format, Source
 from mlops_assets.sources.inference import FILE, RECORDS, InferenceError, Inferred, infer
@@ -136,7 +137,7 @@ class Draft:
             time_column=_flow(self.time_column),
             keys=_flow(self.keys),
             schema=_block(self.schema, 6),
-            notes="".join(f"    # {_flow(note)}\n" for note in self.notes),
+            notes="".join(f"    # {visible(note)}\n" for note in self.notes),
             target=_flow(self.target) + (f" {REMARK}isin: the classes seen" if "isin" in self.target else ""),
             columns=_block(self.features, 4),
             segments=_flow(self.segments),

@@ -5,7 +5,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mlops_assets.lake.connection import add_view, connect, query_batches, refresh_views
+from mlops_assets.lake.connection import (
+    DamagedWarning,
+    add_view,
+    connect,
+    query_batches,
+    refresh_views,
+    reserved_schemas,
+)
 from mlops_assets.lake.store import Lake
 
 
@@ -82,3 +89,13 @@ def test_a_query_is_streamed_in_batches_and_sees_what_belongs_to_its_connection(
     assert sum(sizes) == 400_000
     assert max(sizes) <= 100_000
     assert len(sizes) >= 4
+
+
+def test_a_model_by_the_name_of_a_schema_of_duckdb_is_left_out_and_the_others_are_there(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    rows = pa.table({"a": [1]})
+    for model in ("rides", *reserved_schemas()):
+        lake.write(model, "features", "2021-01", rows)
+    with pytest.warns(DamagedWarning, match="left out all tables of the model temp: .*declare the model by another"):
+        con = connect(lake)
+    assert con.sql("FROM rides.features").fetchall() == [("2021-01", 1)]
