@@ -143,6 +143,16 @@ def test_no_flipped_bit_is_read_as_other_values(lake: Lake, seed: int) -> None:
         assert found.damaged
 
 
+def test_other_readers_find_a_flipped_bit_by_the_checksums_of_the_pages(lake: Lake) -> None:
+    for number, period in enumerate(PERIODS):
+        path = file_of(lake, period)
+        column = pq.read_metadata(path).row_group(0).column(number)
+        start = column.data_page_offset if column.dictionary_page_offset is None else column.dictionary_page_offset
+        flip(path, start + column.total_compressed_size - 1, 3)  # the last byte is of a page's data
+        with pytest.raises(OSError, match="CRC checksum"):
+            pq.ParquetFile(path, page_checksum_verification=True).read(columns=[column.path_in_schema])
+
+
 def test_bytes_are_compared_once_for_a_version_and_the_error_says_what_was_found(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
