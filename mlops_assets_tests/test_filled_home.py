@@ -7,13 +7,19 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import dagster as dg
 import pytest
 
 from mlops_assets import monitoring
 from mlops_assets.home import Home
+from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.versions import Versions, trained_in
 from mlops_assets.training import tracking
+from mlops_assets_tests import rides_graph
 
 ARCHIVE = Path(__file__).with_name("homes") / "rides_27fc6e6.tar.xz"
 
@@ -47,6 +53,9 @@ class FilledHome:
             for table, periods in self.expected["digests"].items()
         }
 
+    def report_digests(self, *periods: str) -> list[str]:
+        return [self.lake.partition("rides", "drift_report", period).facts["report_digest"] for period in periods]
+
 
 @pytest.fixture
 def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FilledHome:
@@ -70,3 +79,41 @@ def test_status_aliases_and_digests_are_what_they_were(filled: FilledHome) -> No
     assert told == {}
     assert filled.aliases() == filled.expected["aliases"]
     assert filled.digests() == filled.expected["digests"]
+
+
+def test_all_its_versions_load_at_another_place(filled: FilledHome) -> None:
+    versions = Versions.of_home("rides", filled.lake, Store(filled.home.store_url), filled.home)
+    named = [
+        version
+        for period in filled.lake.periods("rides", "challenger")
+        for version in trained_in(filled.lake, "rides", period).values()
+    ]
+    assert sorted(int(version.number) for version in named) == list(range(1, 15))
+    for version in named:
+        loaded = versions.load(version)
+        assert (loaded.version, loaded.fingerprint) == (version.number, version.fingerprint)
+        assert loaded.file("reference_profile.parquet") is not None
+
+
+def test_its_last_two_periods_are_made_again_and_nothing_is_trained(filled: FilledHome) -> None:
+    spec = ModelSpec.model_validate(filled.expected["spec"])
+    definitions = rides_graph.definitions(spec, filled.expected["sql"])
+    before, reports = filled.status(), filled.report_digests("2021-08", "2021-09")
+    with dg.DagsterInstance.ephemeral() as instance:
+        results = rides_graph.run(definitions, ["2021-08", "2021-09"], instance)
+    errors = {result.period: result.errors for result in results}
+    assert [(result.period, result.outcome) for result in results] == [
+        ("2021-08", "success"),
+        ("2021-09", "success"),
+    ], errors
+    client = tracking.client(filled.home.tracking_uri)
+    assert len(client.search_model_versions("name = 'rides'")) == 14
+    # A report's rows say in other words since then what moved; what decisions are made of is the same.
+    now, then = filled.digests(), filled.expected["digests"]
+    assert filled.report_digests("2021-08", "2021-09") == reports
+    assert {**now, "drift_report": {}} == {**then, "drift_report": {}}
+    assert filled.status() == before
+    assert filled.aliases() == filled.expected["aliases"]
+    # New runs log into the home where it is now.
+    newest = client.search_runs(["1"], order_by=["start_time DESC"], max_results=1)[0]
+    assert str(filled.home.root) in unquote(newest.info.artifact_uri)

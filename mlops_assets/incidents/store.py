@@ -150,7 +150,10 @@ class Accept:
 
 @dataclass(frozen=True)
 class Order:
-    """A decision about the champion that a person made, for the `champion` of that period to follow."""
+    """A decision about the champion that a person made, for the `champion` of that period to follow.
+
+    `version` is the registry's number at that time, `fingerprint` the model it named; None in orders of earlier times.
+    """
 
     id: int
     model: str
@@ -160,6 +163,7 @@ class Order:
     by: str
     why: str
     at: datetime
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -467,11 +471,20 @@ class Store(Database):
         return None if row is None or row["withdrawn_at"] is not None else Accept(**row)
 
     def order(
-        self, model: str, period: str, action: Action, version: str, by: str, why: str, before: str | None = None
+        self,
+        model: str,
+        period: str,
+        action: Action,
+        version: str,
+        by: str,
+        why: str,
+        before: str | None = None,
+        *,
+        fingerprint: str | None = None,
     ) -> Order:
         """Store a person's decision about the champion; that period's `champion` follows its newest order.
 
-        `before` is the version that is in force now, for the log.
+        `before` is the version that is in force now, for the log; `fingerprint` is what `version` was made from.
         """
         _one_of(action, Action, "champion order")
         _said(model=model, period=period, version=version, by=by, why=why)
@@ -483,6 +496,7 @@ class Store(Database):
                 "by": by,
                 "why": why,
                 "at": self.now(connection),
+                "fingerprint": fingerprint,
             }
             values |= {"model": model, "period": period}
             number = _insert(connection, table.insert().values(values))

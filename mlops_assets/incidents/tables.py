@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0002"  # the newest revision in migrations/versions; a test compares them
+HEAD = "0003"  # the newest revision in migrations/versions; a test compares them
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -140,7 +140,22 @@ champion_orders = Table(
     _text("by"),
     _text("why"),
     _time("at"),
+    _text("fingerprint", nullable=True),
     Index("orders_of_period", "model", "period"),
+)
+
+logged_versions = Table(
+    "logged_versions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _text("model"),
+    _text("fingerprint"),
+    _text("run_id"),
+    _text("sha256"),
+    _text("format"),
+    _time("logged_at"),
+    UniqueConstraint("model", "run_id", name="one_record_per_run"),
+    Index("logged_versions_of_fingerprint", "model", "fingerprint"),
 )
 
 retrain_causes = Table(

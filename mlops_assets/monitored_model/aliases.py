@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlops_assets.home import Home
 from mlops_assets.incidents.decision_log import PLATFORM, Decision, Line
 from mlops_assets.incidents.lease import Lease
 from mlops_assets.incidents.store import Store
@@ -19,6 +20,8 @@ from mlops_assets.lake.store import Lake, Partition
 from mlops_assets.monitored_model import decision_log
 from mlops_assets.monitored_model.announcing import announce_champion
 from mlops_assets.monitored_model.tables import CHALLENGER, CHAMPION
+from mlops_assets.monitored_model.versions import Identity, Versions, named_by, trained_in
+from mlops_assets.training.registry import UnknownVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,35 +74,79 @@ def decided(lake: Lake, model: str, staging: int) -> Pointed | None:
     """
     from mlops_assets.training.aliases import Pointed
 
+    found = _decided(lake, model, staging)
+    if found is None:
+        return None
+    champion, previous, staged = found
+    return Pointed(champion.number, previous.number if previous else None, [version.number for version in staged])
+
+
+def _decided(lake: Lake, model: str, staging: int) -> tuple[Identity, Identity | None, list[Identity]] | None:
+    """The version in force, the one before and those in staging, by what they are."""
     decision = newest_decision(lake, model)
     if decision is None:
         return None
-    version, previous = decision.facts["version"], None
+    champion, previous = _named(lake, decision), None
     for earlier in reversed([period for period in lake.periods(model, CHAMPION) if period < decision.period]):
         made = lake.find(model, CHAMPION, earlier)
-        found = None if made is None or made.damaged else made.facts.get("version")
-        if found and found != version:
-            previous = str(found)
+        if made is None or made.damaged or not made.facts.get("version"):
+            continue
+        found = _named(lake, made)
+        if not found.is_same(champion):
+            previous = found
             break
-    return Pointed(str(version), previous, _staged(lake, model, decision.period, staging))
+    return champion, previous, _staged(lake, model, decision.period, staging)
 
 
-def _staged(lake: Lake, model: str, period: str, staging: int) -> list[str]:
+def _named(lake: Lake, decision: Partition) -> Identity:
+    """The version that a decision names, without a fingerprint when nobody knows any more which it was."""
+    number = str(decision.facts["version"])
+    try:
+        return named_by(lake, decision) or Identity(number, "")
+    except UnknownVersion:
+        return Identity(number, "")
+
+
+def _staged(lake: Lake, model: str, period: str, staging: int) -> list[Identity]:
     """The versions in staging after a period: those of the newest search, as many as are wanted now."""
     for known in reversed([p for p in lake.periods(model, CHALLENGER) if p <= period]):
         partition = lake.find(model, CHALLENGER, known)
         if partition is not None and partition.rows:
-            return [str(row["version"]) for row in partition.facts.get("staging", [])][:staging]
+            named = trained_in(lake, model, known)
+            return [named[str(row["version"])] for row in partition.facts.get("staging", [])][:staging]
     return []
+
+
+def _held(lake: Lake, store: Store, client: MlflowClient, model: str, staging: int) -> Pointed | None:
+    """`decided`, by the present registry's numbers, without the versions that it does not hold.
+
+    None when it does not hold the version in force: another model may have its number.
+    """
+    from mlops_assets.training.aliases import Pointed
+
+    found = _decided(lake, model, staging)
+    if found is None:
+        return None
+    champion, previous, staged = found
+    versions = Versions(model, client, lake, store, Home.from_env().artifacts)
+    number = versions.number(champion)
+    if number is None:
+        return None
+    places = [versions.number(version) for version in staged]
+    before = None if previous is None else versions.number(previous)
+    return Pointed(number, before, [place for place in places if place is not None])
 
 
 def point(
     lake: Lake, store: Store, client: MlflowClient, model: str, staging: int, lease: Lease, run_id: str | None
 ) -> None:
-    """Point the aliases as the newest decision says, and write that down. Whoever calls it holds the lease."""
+    """Point the aliases as the newest decision says, and write that down. Whoever calls it holds the lease.
+
+    A version in force that the registry does not hold leaves them as they are.
+    """
     from mlops_assets.training import aliases
 
-    wanted, decision = decided(lake, model, staging), newest_decision(lake, model)
+    wanted, decision = _held(lake, store, client, model, staging), newest_decision(lake, model)
     if wanted is None or decision is None:
         return
     notice(store, client, model)
@@ -136,8 +183,8 @@ def finish(lake: Lake, store: Store, model: str, staging: int, open_client: Call
 
     client = open_client()
     with Lease(store, model, what="finishing a decision that broke off") as lease:
-        wanted, decision = decided(lake, model, staging), newest_decision(lake, model)
-        if wanted is None or decision is None:
+        wanted, decision = _held(lake, store, client, model, staging), newest_decision(lake, model)
+        if wanted is None or decision is None or (last is not None and last.after == str(wanted)):
             return None
         if last is None and aliases.aliases_of(client, model):
             # Of a time when no log was kept: what differs from the decision may have been moved by hand.

@@ -7,10 +7,12 @@ No Dagster here.
 from __future__ import annotations
 
 from mlops_assets.home import Home
-from mlops_assets.incidents.store import Accept, Cause, NothingAccepted, Order, Store
+from mlops_assets.incidents.store import Accept, Action, Cause, NothingAccepted, Order, Store
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.gates import newest_to_train, quality_failure_of
 from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT
+from mlops_assets.monitored_model.versions import Identity, Versions, named_by
+from mlops_assets.training.registry import RegistryError, UnknownVersion
 
 
 class Refused(ValueError):
@@ -63,25 +65,28 @@ def newest_decision(model: str, lake: Lake) -> str:
 
 def rollback(model: str, lake: Lake, store: Store, version: str | None, by: str, why: str) -> Order:
     """Put an earlier version back in force, the one before the present champion by default."""
-    period = newest_decision(model, lake)
-    present = lake.partition(model, CHAMPION, period).facts.get("version")
-    wanted = version or _previous(model, lake, present)
-    if wanted == present:
-        raise _champion_already(model, wanted)
-    _check_version(model, wanted)
-    return store.order(model, period, "rollback", wanted, by, why, present)
+    wanted = _previous(model, lake) if version is None else _named(model, lake, store, version)
+    return _order(model, lake, store, "rollback", wanted, by, why)
 
 
 def promote(model: str, lake: Lake, store: Store, version: str | None, by: str, why: str) -> Order:
     """Put a registered version in force by hand."""
     if version is None:
         raise Refused("a promotion names the version to put in force")
+    return _order(model, lake, store, "promote", _named(model, lake, store, version), by, why)
+
+
+def _order(model: str, lake: Lake, store: Store, action: Action, wanted: Identity, by: str, why: str) -> Order:
     period = newest_decision(model, lake)
-    present = lake.partition(model, CHAMPION, period).facts.get("version")
-    if present == version:
-        raise _champion_already(model, version)
-    _check_version(model, version)
-    return store.order(model, period, "promote", version, by, why, present)
+    present = _champion(lake, model, period)
+    if present is not None and present.fingerprint == wanted.fingerprint:
+        raise _champion_already(model, wanted.number)
+    try:
+        number = Versions.of_home(model, lake, store, Home.from_env()).check(wanted)
+    except RegistryError as error:
+        raise Refused(f"version {wanted.number} of {model} can't be put in force: {error}") from error
+    before = lake.partition(model, CHAMPION, period).facts.get("version")
+    return store.order(model, period, action, number, by, why, before, fingerprint=wanted.fingerprint)
 
 
 def retrain(model: str, lake: Lake, store: Store, by: str, why: str) -> Cause:
@@ -107,18 +112,30 @@ def _champion_already(model: str, version: str) -> Refused:
     )
 
 
-def _previous(model: str, lake: Lake, present: str | None) -> str:
-    for period in reversed(lake.periods(model, CHAMPION)):
-        version = lake.partition(model, CHAMPION, period).facts.get("version")
-        if version and version != present:
-            return str(version)
-    raise Refused(f"{model} had no other champion before version {present}; there is nothing to roll back to")
-
-
-def _check_version(model: str, version: str) -> None:
-    from mlops_assets.training import registry, tracking
-
+def _champion(lake: Lake, model: str, period: str) -> Identity | None:
+    """Which version a period's decision put in force; None when there is none, or nobody knows which."""
     try:
-        registry.load(tracking.client(Home.from_env().tracking_uri), model, version)
-    except registry.RegistryError as error:
+        return named_by(lake, lake.partition(model, CHAMPION, period))
+    except UnknownVersion:
+        return None
+
+
+def _previous(model: str, lake: Lake) -> Identity:
+    present = _champion(lake, model, newest_decision(model, lake))
+    for period in reversed(lake.periods(model, CHAMPION)):
+        earlier = _champion(lake, model, period)
+        if earlier is not None and (present is None or earlier.fingerprint != present.fingerprint):
+            return earlier
+    raise Refused(
+        f"{model} had no other champion before version {present.number if present else 'in force'}; there is nothing "
+        "to roll back to"
+    )
+
+
+def _named(model: str, lake: Lake, store: Store, version: str) -> Identity:
+    """The version that a person names by the registry's number."""
+    newest_decision(model, lake)
+    try:
+        return Versions.of_home(model, lake, store, Home.from_env()).named(version)
+    except RegistryError as error:
         raise Refused(f"version {version} of {model} can't be put in force: {error}") from error

@@ -11,6 +11,7 @@ from mlops_assets.monitored_model.learning_plan import ROLES, LearningPlan, part
 from mlops_assets.monitored_model.outcome import Check, table
 from mlops_assets.monitored_model.scoring import champion_model
 from mlops_assets.monitored_model.workbench import Workbench
+from mlops_assets.training.registry import RegistryError
 
 NEW_DATA_SIZE = "new_data_size"
 TRAINED_UNTIL = "trained_until"
@@ -28,7 +29,10 @@ def new_data_size(bench: Workbench, period: str, plan: LearningPlan) -> Check:
     """
     counts = _rows_by_period(bench, plan)
     rows = sum(sum(by_period.values()) for by_period in counts.values())
-    champion = champion_model(bench, period)
+    try:
+        champion = champion_model(bench, period)
+    except RegistryError as error:
+        return Check(NEW_DATA_SIZE, True, f"Nothing to compare the new rows with: {error}", "WARN")
     if champion is None:
         text = f"There is no champion yet: all {rows:,} rows are new."
         return Check(NEW_DATA_SIZE, True, text, "WARN", {"new_rows": rows})

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from mlops_assets.drift.profile import ColumnProfile, Profile, profile
 from mlops_assets.lake.store import Partition
 from mlops_assets.monitored_model.features_sql import bind, columns_of, raw_columns_sql
+from mlops_assets.monitored_model.versions import named_by
 from mlops_assets.monitored_model.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -25,22 +26,25 @@ SCORE_HISTOGRAM = "score_histogram.parquet"  # scores and outcomes of the test r
 
 
 def champion_model(bench: Workbench, period: str) -> LoadedModel | None:
-    """The version in force before the period, loaded; None when there is none yet."""
+    """The version in force before the period, loaded; None when there is none yet.
+
+    Raises RegistryError when that version is unknown or can't be loaded.
+    """
     decision = bench.champion_before(period)
-    return None if decision is None else load_version(bench, decision.facts["version"])
+    return None if decision is None else load_version(bench, decision)
 
 
 def model_that_scored(bench: Workbench, predictions: Partition) -> LoadedModel:
-    """The version that made a period's predictions, whatever has been decided since."""
-    return load_version(bench, predictions.facts["version"])
+    """The version that made a period's predictions, whatever has been decided since; raises as `champion_model`."""
+    return load_version(bench, predictions)
 
 
-def load_version(bench: Workbench, version: str) -> LoadedModel:
-    """A registered version of the model, loaded."""
-    from mlops_assets.training import registry, tracking
-
-    client = bench.period_run.client if bench.period_run else tracking.client(bench.home.tracking_uri)
-    return registry.load(client, bench.name, version)
+def load_version(bench: Workbench, partition: Partition) -> LoadedModel:
+    """The version that a decision or predictions name, loaded; raises as `champion_model`."""
+    named = named_by(bench.lake, partition)
+    if named is None:
+        raise ValueError(f"{partition.table} of {bench.name} {partition.period} names no version")
+    return bench.versions.load(named)
 
 
 def kept_scores(bench: Workbench) -> ScoredRows:

@@ -26,6 +26,7 @@ from mlops_assets.monitored_model.outcome import Markdown, table
 from mlops_assets.monitored_model.provenance import MADE_FROM, MADE_WITHOUT, made_otherwise, not_made_reason, provenance
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.tables import FEATURES
+from mlops_assets.monitored_model.versions import Versions
 from mlops_assets.sources.connection import pin_timezone
 
 if TYPE_CHECKING:
@@ -89,6 +90,15 @@ class Workbench:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def versions(self) -> Versions:
+        """The model's registered versions, checked before they are loaded."""
+        from mlops_assets.training import tracking
+
+        client = self.period_run.client if self.period_run else tracking.client(self.home.tracking_uri)
+        pickles = {candidate.estimator for candidate in self.spec.candidates if candidate.pickle}
+        return Versions(self.name, client, self.lake, self.store, self.home.artifacts, pickles)
 
     def find(self, table: str, period: str) -> Partition | None:
         """A partition of this model with verified bytes, None when it was not made yet; it may be `damaged`."""

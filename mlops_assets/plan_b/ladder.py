@@ -90,7 +90,7 @@ class PlanBInputs:
         source: the last healthy period's records: segment columns, the champion's `score`, and `outcome` where it is
             known (classification: 1 or 0). A value that is NULL or not finite is not known. None without such a period.
         source_period: the name of that period.
-        previous: the version that was in force before the champion, None when there is none.
+        previous: the version that was in force before the champion, None when there is none; or why it can't be used.
         shrinkage: weight of a segment's parent, in source rows: 0 takes raw means, a large one the overall mean.
 
     Raises:
@@ -105,7 +105,7 @@ class PlanBInputs:
     segments: Sequence[str] = ()
     source: str | None = None
     source_period: str | None = None
-    previous: PreviousChampion | None = None
+    previous: PreviousChampion | str | None = None
     shrinkage: float = SHRINKAGE
 
     def __post_init__(self) -> None:
@@ -118,7 +118,7 @@ class PlanBInputs:
             if len(set(names)) != len(names):
                 raise ValueError(f"{what} lists a column twice: {list(names)}")
         self._check_cut("cut", self.cut)
-        if self.previous is not None:
+        if isinstance(self.previous, PreviousChampion):
             self._check_cut(f"the cut of version {self.previous.version}", self.previous.cut)
         if (self.source is None) != (self.source_period is None):
             raise ValueError(
@@ -228,6 +228,8 @@ def _previous_champion(inputs: PlanBInputs, skipped: Mapping[str, str]) -> Serve
     previous = inputs.previous
     if previous is None:
         raise CannotServe("no version was in force before the champion")
+    if isinstance(previous, str):
+        raise CannotServe(previous)
     known = _column_types(inputs.con, inputs.records)
     missing = [name for name in previous.columns if name not in known]
     if missing:

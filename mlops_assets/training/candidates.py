@@ -143,6 +143,9 @@ class Candidate(BaseModel):
         `one_hot` imputes, scales and encodes them. By default what the estimator's family can take.
     calibration
         Wraps the estimator in a `CalibratedClassifierCV` of this method: for those without probabilities.
+    pickle
+        Whether a model that skops can't store may be stored as a pickle, whose loading runs code that is in it.
+        It changes no fit.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -154,6 +157,7 @@ class Candidate(BaseModel):
     final: dict[str, Any] = Field(default_factory=dict)
     encoding: Encoding | None = None
     calibration: Literal["sigmoid", "isotonic"] | None = None
+    pickle: bool = False
 
     @field_validator("estimator")
     @classmethod

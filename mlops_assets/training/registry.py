@@ -13,13 +13,14 @@ import json
 import logging
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.lake.categories import text_of_each
+from mlops_assets.training import artifacts, model_file
 from mlops_assets.training.fit_version import FIT_VERSION
 from mlops_assets.training.search import Trained
 from mlops_assets.training.tracking import TrainingData, log, log_data, param_text
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import Model
     from sklearn.pipeline import Pipeline
 
 CHAMPION, PREVIOUS_CHAMPION = "champion", "previous_champion"
@@ -39,18 +41,30 @@ SCORE_REFERENCE = "score_reference.parquet"
 REFERENCE_SAMPLE = "reference_sample.parquet"
 FEATURES_SQL = "features.sql"
 MODEL_CARD = "model.json"
+MODEL_FOLDER, PIPELINE_FOLDER = "model", "pipeline"
+TRAIN_AGAIN = "Materialize the challenger of its period again: it is then trained and registered anew"
 
 
 class RegistryError(RuntimeError):
-    """A version is not there, or its files are."""
+    """A version can't be used: the message says which, why, and what to do."""
+
+
+class UnknownVersion(RegistryError):
+    """The registry does not hold a version that the lake names, or the platform never logged it."""
+
+
+class ChangedVersion(RegistryError):
+    """The files of a version are not those that the platform logged."""
 
 
 @dataclass(frozen=True)
 class Logged:
-    """A model that was logged: its id and address in MLflow."""
+    """A model that was logged: its id and address in MLflow, the digest of its files, and the pipeline's format."""
 
     model_id: str
     uri: str
+    sha256: str
+    format: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,10 @@ class LoadedModel:
     `cut` is None for a regression; undefined metrics are None. `reference_profile` and `score_reference` are
     local files (None when the version was logged without), as is what `file` finds. `periods` maps train,
     validation and test to their periods as text. `candidate` is the winner's name, `params` its last fit's.
+
+    `version` is the registry's number, which another registry may give to another model: a version is its
+    `fingerprint`, and `sha256` is the digest of the files that were loaded (`artifacts.digest`). The files are a copy
+    that goes with the object.
     """
 
     name: str
@@ -77,6 +95,10 @@ class LoadedModel:
     candidate: str
     params: dict[str, Any]
     folder: Path
+    fingerprint: str
+    sha256: str
+    format: str
+    _copy: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def reference_profile(self) -> Path | None:
@@ -128,11 +150,12 @@ def code_commit() -> str | None:
     return f"{commit}+changes" if commit and changed else commit
 
 
-def requirements(trained: Trained) -> list[str]:
+def requirements(trained: Trained, pipeline_format: str = model_file.SKOPS) -> list[str]:
     """Pinned requirements of a logged model, read from what is installed: MLflow needn't infer."""
     family = trained.candidate.estimator.partition(".")[0]
     known = {"sklearn": "scikit-learn", "interpret": "interpret-core", "xgboost": "xgboost-cpu"}
-    names = ["mlflow", "scikit-learn", "skops", "numpy", "pandas"]
+    names = ["mlflow", "scikit-learn", "skops", "numpy", "pandas", "pydantic"]
+    names += ["cloudpickle"] if pipeline_format == model_file.CLOUDPICKLE else []
     family_distribution = known.get(family) or importlib.metadata.packages_distributions()[family][0]
     return [f"{n}=={importlib.metadata.version(n)}" for n in dict.fromkeys([*names, family_distribution])]
 
@@ -179,11 +202,13 @@ def log_model(
     contents = {**(files or {}), FEATURES_SQL: features_sql.encode()}
     contents |= {REFERENCE_PROFILE: reference_profile} if reference_profile is not None else {}
     contents |= {SCORE_REFERENCE: score_reference} if score_reference is not None else {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        files_of_run = Path(temporary) / FOLDER
+        files_of_run.mkdir()
         for name, content in {**contents, **_documents(trained, periods, title)}.items():
-            (Path(folder) / name).write_bytes(content)
-        client.log_artifacts(run_id, folder, FOLDER)
-    return _log_pipeline(client, run_id, trained, example, run_tags)
+            (files_of_run / name).write_bytes(content)
+        client.log_artifacts(run_id, str(files_of_run), FOLDER)
+        return _log_pipeline(client, run_id, trained, example, run_tags, Path(temporary))
 
 
 def _new_params(known: Mapping[str, str], params: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,39 +259,62 @@ def _csv(text: str) -> str:
 
 
 def _log_pipeline(
-    client: MlflowClient, run_id: str, trained: Trained, example: pd.DataFrame, tags: Mapping[str, str]
+    client: MlflowClient,
+    run_id: str,
+    trained: Trained,
+    example: pd.DataFrame,
+    tags: Mapping[str, str],
+    folder: Path,
 ) -> Logged:
-    import mlflow.sklearn
+    """Log the pipeline as a model of the run. `folder` holds the run's own files, which the digest covers too."""
     from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model, infer_signature
+    from mlflow.models import Model
 
     experiment_id = client.get_run(run_id).info.experiment_id
     params = {k: str(v)[:500] for k, v in trained.params.items()}
     logged = client.create_logged_model(experiment_id, "model", run_id, tags=dict(tags), params=params)
     status: Literal["READY", "FAILED"] = "FAILED"
     try:
-        rows = _example(example, trained)
-        with tempfile.TemporaryDirectory() as folder, _known_noise():
-            mlflow.sklearn.save_model(
-                trained.pipeline,
-                f"{folder}/model",
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location,
-                    model_uuid=logged.model_id,
-                    run_id=run_id,
-                    model_id=logged.model_id,
-                ),
-                signature=infer_signature(rows, trained.pipeline.predict(rows)),
-                input_example=rows,
-                pip_requirements=requirements(trained),
-                **_serialisation(trained.pipeline),
-            )
-            client.log_model_artifacts(logged.model_id, f"{folder}/model")
+        meta = Model(
+            artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
+        )
+        saved = folder / MODEL_FOLDER
+        pipeline_format = _save(saved, trained, example, meta)
+        client.log_model_artifacts(logged.model_id, str(saved))
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         status = "READY"
     finally:
         client.finalize_logged_model(logged.model_id, status)
-    return Logged(logged.model_id, f"models:/{logged.model_id}")
+    return Logged(logged.model_id, f"models:/{logged.model_id}", artifacts.digest(folder), pipeline_format)
+
+
+def _save(saved: Path, trained: Trained, example: pd.DataFrame, meta: Model) -> str:
+    """Save the pipeline in MLflow's layout, with the code and requirements that scoring takes; returns its format."""
+    from mlops_assets.training import standalone
+
+    candidate = trained.candidate
+    rows = _example(example, trained)
+    with tempfile.TemporaryDirectory() as temporary, _known_noise():
+        import mlflow.pyfunc
+        from mlflow.models import infer_signature
+
+        pipeline, code = Path(temporary) / PIPELINE_FOLDER, Path(temporary) / "mlops_assets"
+        pipeline.mkdir()
+        found = model_file.write(trained.pipeline, pipeline, candidate.estimator, allow_pickle=candidate.pickle)
+        pickled = found == model_file.CLOUDPICKLE
+        standalone.write_settings(pipeline, candidate.estimator, trained.target, trained.cut, allow_pickle=pickled)
+        standalone.copy_code(code)
+        mlflow.pyfunc.save_model(
+            saved,
+            loader_module=standalone.__name__,
+            data_path=str(pipeline),
+            code_paths=[str(code)],
+            mlflow_model=meta,
+            signature=infer_signature(rows, standalone.scored(trained.pipeline, rows, trained.target, trained.cut)),
+            input_example=rows,
+            pip_requirements=requirements(trained, found),
+        )
+    return found
 
 
 def _example(example: pd.DataFrame, trained: Trained) -> pd.DataFrame:
@@ -283,36 +331,17 @@ def _example(example: pd.DataFrame, trained: Trained) -> pd.DataFrame:
     return rows
 
 
-def _serialisation(pipeline: Pipeline) -> dict[str, Any]:
-    """skops with the types of this pipeline, made here and so trusted; cloudpickle for what skops can't do.
-
-    skops refuses estimators with functions or compiled state of their own. Those are stored by cloudpickle,
-    MLflow's other format, whose loading runs code: the same trust as in the registry itself.
-    """
-    import skops.io
-
-    try:
-        content = skops.io.dumps(pipeline)
-        trusted = skops.io.get_untrusted_types(data=content)
-        skops.io.loads(content, trusted=trusted)
-    except Exception as error:  # noqa: BLE001  each family of estimators fails in its own way
-        logging.getLogger(__name__).info("stored by cloudpickle, as skops can't: %s", error)
-        return {"serialization_format": "cloudpickle"}
-    return {"serialization_format": "skops", "skops_trusted_types": trusted}
-
-
 @contextmanager
 def _known_noise() -> Iterator[None]:
-    """Hide what MLflow says about what is decided here (format, integer columns), and about itself."""
+    """Hide what MLflow says about what is decided here (integer columns), and about itself."""
     import warnings
 
-    logger = logging.getLogger("mlflow.sklearn")
+    logger = logging.getLogger("mlflow.pyfunc")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"(?s).*integer column.*missing values")
-            warnings.filterwarnings("ignore", message=r"(?s).*pickle.*")
             warnings.filterwarnings("ignore", message=r"(?s).*Any type hint is inferred as AnyType")
             yield
     finally:
@@ -331,11 +360,11 @@ def register(
 ) -> str:
     """Register a logged model as the next version, tagged with its status; returns the version.
 
-    A fingerprint that is registered already gives its version back, and nothing new is made.
+    A run that is registered already gives its version back, and nothing new is made.
     """
     from mlflow.exceptions import MlflowException
 
-    known = find_version(client, name, fingerprint)
+    known = version_of_run(client, name, run_id)
     if known is not None:
         return known
     try:
@@ -357,10 +386,41 @@ def register(
     return str(created.version)
 
 
-def find_version(client: MlflowClient, name: str, fingerprint: str) -> str | None:
-    """The oldest version with this fingerprint, None when there is none."""
-    same = [v for v in versions_of(client, name) if v.tags.get("fingerprint") == fingerprint]
+def version_of_run(client: MlflowClient, name: str, run_id: str) -> str | None:
+    """The oldest version that was registered from a run, None when there is none."""
+    same = [v for v in client.search_model_versions(f"run_id = '{run_id}'", max_results=1000) if v.name == name]
     return min((str(v.version) for v in same), key=int, default=None)
+
+
+def version_tags(client: MlflowClient, name: str, version: str) -> dict[str, str]:
+    """The tags of a version; none when there is no such version."""
+    found = _version(client, name, version)
+    return {} if found is None else dict(found.tags)
+
+
+def run_of(client: MlflowClient, name: str, version: str) -> str:
+    """The run that a version was registered from. Raises UnknownVersion."""
+    found = _version(client, name, version)
+    if found is None:
+        known = sorted((str(v.version) for v in versions_of(client, name)), key=int)
+        raise UnknownVersion(f"model {name} has no version {version}; the registry has {', '.join(known) or 'none'}")
+    return str(found.run_id)
+
+
+def _version(client: MlflowClient, name: str, version: str) -> ModelVersion | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
+def place_fingerprint(challenger: str, place: int) -> str:
+    """The fingerprint of a place in staging: the challenger's own for the first, one made from it for the others."""
+    return challenger if place == 1 else fingerprint({"challenger": challenger, "place": place})
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -380,36 +440,66 @@ def staging_alias(place: int) -> str:
     return f"{STAGING}{place}"
 
 
-def load(client: MlflowClient, name: str, version: str) -> LoadedModel:
+def load(
+    client: MlflowClient,
+    name: str,
+    version: str,
+    *,
+    sha256: str | None,
+    fingerprint: str = "",
+    home: Path | None = None,
+    pickles: Collection[str] = (),
+) -> LoadedModel:
     """A registered version with everything that scoring and drift need; kept in memory per process.
 
-    Raises RegistryError when the version or its files are gone.
+    Parameters
+    ----------
+    sha256
+        The digest of the version's files, as the platform logged them. None loads what is there: for versions that
+        were logged before digests were kept.
+    fingerprint
+        What the version is, for `LoadedModel.fingerprint`.
+    home
+        The folder of artifacts of the present home: where a moved home's files are (`artifacts.local_path`).
+    pickles
+        The estimators whose candidates allow pickle.
+
+    Raises RegistryError when the version or its files are gone, changed, damaged or not to be trusted.
     """
     from mlflow.exceptions import MlflowException
 
     try:
         known = client.get_model_version(name, str(version))
         # The run is part of the key: after a reset the same version number is another model.
-        loaded = _load(client.tracking_uri, name, str(version), known.run_id)
-    except (MlflowException, OSError) as error:
-        raise RegistryError(
-            f"version {version} of model {name} can't be loaded: {error}. Was its run or its folder deleted? "
-            "Materialize the challenger of its period again"
+        key = (client.tracking_uri, name, str(version), known.run_id, sha256, home, frozenset(pickles))
+        loaded = _load(*key)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UnknownVersion(
+            f"the registry has no version {version} of model {name}: {error}. {TRAIN_AGAIN}"
         ) from error
-    return replace(loaded, tags=dict(known.tags))
+    except (FileNotFoundError, artifacts.TooLarge, model_file.UnreadableModel) as error:
+        raise RegistryError(f"version {version} of model {name} can't be loaded: {error}. {TRAIN_AGAIN}") from error
+    return replace(loaded, tags=dict(known.tags), fingerprint=fingerprint)
 
 
 @functools.lru_cache(maxsize=8)
-def _load(uri: str, name: str, version: str, run_id: str) -> LoadedModel:
-    import mlflow.sklearn
-
+def _load(
+    uri: str, name: str, version: str, run_id: str, sha256: str | None, home: Path | None, pickles: frozenset[str]
+) -> LoadedModel:
     from mlops_assets.training import tracking
 
-    client = tracking.client(uri)
-    source = _local(client.get_model_version_download_uri(name, version), uri)
-    files = Path(_local(f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}", uri))
-    card = json.loads((files / MODEL_CARD).read_text())
-    pipeline = mlflow.sklearn.load_model(source)
+    copy = tempfile.TemporaryDirectory(prefix="mlops_assets_model_")
+    folder = Path(copy.name)
+    found = fetch(tracking.client(uri), name, version, run_id, folder, sha256=sha256, home=home)
+    card = json.loads((folder / FOLDER / MODEL_CARD).read_text())
+    estimator = card["candidate"]["estimator"]
+    inner = folder / MODEL_FOLDER / "data" / PIPELINE_FOLDER
+    # Versions that were logged as MLflow's scikit-learn flavor have the file beside MLmodel.
+    pipeline, pipeline_format = model_file.read(
+        inner if inner.is_dir() else folder / MODEL_FOLDER, estimator, pickles=pickles
+    )
     return LoadedModel(
         name=name,
         version=version,
@@ -425,16 +515,30 @@ def _load(uri: str, name: str, version: str, run_id: str) -> LoadedModel:
         tags={},
         candidate=card["candidate"]["label"],
         params=card["params"],
-        folder=files,
+        folder=folder / FOLDER,
+        fingerprint="",
+        sha256=found,
+        format=pipeline_format,
+        _copy=copy,
     )
 
 
-def _local(uri: str, tracking_uri: str) -> str:
-    """A local folder as it is, anything else downloaded."""
-    if uri.startswith(("file:", "/")):
-        from urllib.parse import unquote, urlparse
+def fetch(
+    client: MlflowClient, name: str, version: str, run_id: str, folder: Path, *, sha256: str | None, home: Path | None
+) -> str:
+    """Copy the files of a version into an empty folder, check their digest and return it.
 
-        return unquote(urlparse(uri).path)
-    from mlflow.artifacts import download_artifacts
-
-    return str(download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri))
+    Raises ChangedVersion when the digest is not `sha256`, MissingFiles when there are none.
+    """
+    source = client.get_model_version_download_uri(name, version)
+    artifacts.copy(source, folder / MODEL_FOLDER, client.tracking_uri, home)
+    location = f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}"
+    artifacts.copy(location, folder / FOLDER, client.tracking_uri, home)
+    found = artifacts.digest(folder)
+    if sha256 is not None and found != sha256:
+        raise ChangedVersion(
+            f"the files of version {version} of model {name} are not those that the platform logged: their digest is "
+            f"{found[:16]}…, expected {sha256[:16]}…. They were changed, cut off or replaced; nothing of them was "
+            f"loaded. {TRAIN_AGAIN}"
+        )
+    return found

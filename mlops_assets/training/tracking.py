@@ -153,11 +153,20 @@ def _quiet() -> Iterator[None]:
 
 
 def experiment(client: MlflowClient, name: str, artifact_root: str | Path) -> str:
-    """The id of the experiment; created, with its artifacts below `artifact_root`, when it isn't there."""
+    """The id of the experiment; created, with its artifacts below `artifact_root`, when it isn't there.
+
+    When the home has moved since, the locations in its database are written anew first (`artifacts.relocate`):
+    otherwise new runs would write to where the home was.
+    """
     from mlflow.exceptions import MlflowException
+
+    from mlops_assets.training.artifacts import has_moved, relocate
 
     found = client.get_experiment_by_name(name)
     if found is not None:
+        own = client.tracking_uri.startswith("sqlite:///") and isinstance(artifact_root, Path)
+        if own and has_moved(found.artifact_location, Path(artifact_root).resolve()):
+            relocate(client.tracking_uri, Path(artifact_root).resolve())
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         return found.experiment_id

@@ -9,13 +9,15 @@ import shutil
 import sqlite3
 import sys
 import tarfile
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-MONTHS = [f"2021-{month:02}" for month in range(1, 9)]
-TURNED = "2021-07"
+MONTHS = [f"2021-{month:02}" for month in range(1, 10)]
+BREAK = date(2021, 6, 11)
+TURNED = "2021-08"
 CANDIDATES = [
     {"estimator": "sklearn.linear_model.LogisticRegression", "params": {"max_iter": 200}},
     {"estimator": "xgboost.XGBClassifier", "params": {"n_estimators": 10, "max_depth": 3}},
@@ -38,7 +40,8 @@ def main(folder: Path, archive: Path) -> None:
 
     home = Home.from_env()
     home.prepare_dagster()
-    rides_graph.write_turning_rides(folder / "data")
+    tiny_model.write_rides(folder / "data", MONTHS[:5])
+    tiny_model.write_rides(folder / "data", MONTHS[5:], since=BREAK)
     rides = tiny_model.rides(TURNED)
     fees = pa.array([40.0 if number % 5 else 5.0 for number in range(rides.num_rows)])
     rides = rides.set_column(rides.schema.get_field_index("fee"), "fee", fees)
@@ -52,13 +55,13 @@ def main(folder: Path, archive: Path) -> None:
             for result in backfill(definitions, "rides", list(periods), instance=instance):
                 print(result.period, result.outcome, result.errors, flush=True)
 
-    run(*MONTHS[:7])
+    run(*MONTHS[:8])
     report = lake.partition("rides", "drift_report", TURNED)
     print(report.facts["verdict"])
     decisions.accept("rides", lake, store, TURNED, report.facts["report_digest"], "ann", "a new tariff, agreed upon")
-    run(*MONTHS[6:])
+    run(*MONTHS[7:])
     print(decisions.rollback("rides", lake, store, None, "bob", "the new one is not trusted yet"))
-    run(MONTHS[7])
+    run(MONTHS[8])
     client = tracking.client(home.tracking_uri)
     expected = {
         "spec": spec.model_dump(mode="json", exclude_unset=True),

@@ -66,7 +66,7 @@ def test_the_best_of_a_search_become_versions_with_aliases_that_can_be_loaded(be
     tags = versions(bench)
     assert (tags[first]["status"], tags[second]["status"]) == ("champion", "staging")
     assert tags[second][registry.RUNNER_UP_OF] == first
-    model = registry.load(bench.run_required().client, "rides", second)
+    model = bench.versions.load(bench.versions.named(second))
     assert model.metrics["test"]["auc"] == staging[1]["test auc"]
     assert model.reference_profile is not None
     assert model.score_reference is not None

@@ -66,7 +66,7 @@ def version(store, trained, splits):
 
 
 def test_a_loaded_version_scores_as_the_trained_model_did(store, version, trained, splits):
-    found = registry.load(store[0], "taxi", version[0])
+    found = registry.load(store[0], "taxi", version[0], sha256=version[3].sha256)
     np.testing.assert_array_equal(
         scores(found.pipeline, splits[2].features, Target(**found.target)), trained.test_scores
     )
@@ -79,7 +79,7 @@ def test_a_loaded_version_scores_as_the_trained_model_did(store, version, traine
     assert found.score_reference.read_bytes() == b"scores"
     assert found.file(registry.REFERENCE_SAMPLE).read_bytes() == b"sample"
     assert found.file("other.parquet") is None
-    assert registry.load(store[0], "taxi", version[0]).pipeline is found.pipeline
+    assert registry.load(store[0], "taxi", version[0], sha256=version[3].sha256).pipeline is found.pipeline
 
 
 def test_trials_are_nested_closed_runs_with_their_periods_and_validation_metrics(store, version, trained):
@@ -124,7 +124,9 @@ def test_the_model_is_stored_safely_with_signature_example_and_pins(store, versi
     assert logged.status == "READY"
     model = mlflow.models.Model.load(str(folder))
     assert [column.name for column in model.signature.inputs.inputs] == list(KINDS)
-    assert model.flavors["sklearn"]["serialization_format"] == "skops"
+    assert [column.name for column in model.signature.outputs.inputs] == ["score", "prediction"]
+    assert (folder / "data" / "pipeline" / "model.skops").is_file()
+    assert not list(folder.rglob("*.pkl"))
     assert (folder / "input_example.json").exists()
     assert "interpret-core==" in (folder / "requirements.txt").read_text()
 
@@ -139,19 +141,18 @@ def test_the_explanation_loads_nothing_from_elsewhere(store, version, trained):
         assert term.replace("&", "&amp;") in page
 
 
-def test_the_same_fingerprint_gives_the_registered_version_back(store, version):
-    client = store[0]
-    again = registry.register(client, "taxi", version[1], version[3].uri, "print-1")
-    assert again == version[0]
-    assert registry.find_version(client, "taxi", "print-1") == version[0]
-    assert registry.find_version(client, "taxi", "print-2") is None
-    assert registry.find_version(client, "nobody", "print-1") is None
+def test_a_run_that_is_registered_gives_its_version_back(store, version, trained):
+    client, chosen = store[0], version[2][trained.chosen.number]
+    assert registry.register(client, "taxi", chosen, version[3].uri, "print-1") == version[0]
+    assert registry.version_of_run(client, "taxi", chosen) == version[0]
+    assert registry.version_of_run(client, "taxi", version[1]) is None
+    assert registry.version_of_run(client, "nobody", chosen) is None
 
 
 def test_aliases_and_statuses_follow_the_champion(store, version):
-    client = store[0]
-    run_id, uri = version[1], version[3].uri
-    a, b, c = (registry.register(client, "aliases", run_id, uri, f"print-{i}") for i in "abc")
+    client, experiment_id, _ = store
+    runs = [client.create_run(experiment_id).info.run_id for _ in "abc"]
+    a, b, c = (registry.register(client, "aliases", run, version[3].uri, f"print of {run}") for run in runs)
 
     def state() -> tuple[dict[str, str], dict[str, str]]:
         model = client.get_registered_model("aliases")
@@ -184,7 +185,7 @@ def test_aliases_and_statuses_follow_the_champion(store, version):
 
 def test_a_version_that_is_gone_says_what_to_do(store):
     with pytest.raises(registry.RegistryError, match="Materialize the challenger"):
-        registry.load(store[0], "taxi", "99")
+        registry.load(store[0], "taxi", "99", sha256=None)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_other_families_survive_the_registry(store, splits, path, params, calibr
         logged = registry.log_model(client, run_id, found, example=splits[0].features, periods=PERIODS)
     name = f"family-{path}"
     number = registry.register(client, name, run_id, logged.uri, "print")
-    loaded = registry.load(client, name, number)
+    loaded = registry.load(client, name, number, sha256=logged.sha256)
     np.testing.assert_allclose(scores(loaded.pipeline, splits[2].features, found.target), found.test_scores, rtol=1e-6)
     assert loaded.reference_profile is None
 

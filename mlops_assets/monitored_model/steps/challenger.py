@@ -38,6 +38,7 @@ from mlops_assets.monitored_model.presentation import Presentation
 from mlops_assets.monitored_model.sampling import Sampled
 from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, kept_scores, score_profile
 from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, FEATURES
+from mlops_assets.monitored_model.versions import Identity
 from mlops_assets.monitored_model.workbench import Workbench, to_json
 
 if TYPE_CHECKING:
@@ -95,22 +96,19 @@ def make(bench: Workbench, period: str) -> Outcome:
         if bench.champion_before(period) is not None:
             return _no_challenger(bench, period, "not retrained: there is no cause (retrain: on_alert)")
         told = ["no_champion: there is none before this period"]
-    run = bench.run_required()
     sampled = samples(bench, plan)
-    inputs = _fingerprint_parts(bench, plan, causes, sampled)
-    fingerprint = registry.fingerprint(inputs)
-    versions = staged_versions(bench, fingerprint)
-    reused = versions is not None
-    if versions is None:
+    fingerprint = registry.fingerprint(_fingerprint_parts(bench, plan, causes, sampled))
+    models, lost = _made_before(bench, fingerprint)
+    reused = models is not None
+    if models is None:
         try:
-            versions, trained = _train(bench, period, plan, fingerprint, inputs, sampled)
+            models, trained = _train(bench, period, plan, fingerprint, sampled, again=lost is not None)
         except OneClassError as error:
             return _no_challenger(bench, period, f"one class only: {error}")
         except UndefinedMetricError as error:
             return _no_challenger(bench, period, f"nothing to choose by: {error}")
-    version = versions[0]
-    model = registry.load(run.client, bench.name, version)
-    staging = _staging_rows(bench, versions)
+    model = models[0]
+    staging = _staging_rows(bench, models)
     row = _challenger_row(bench, plan, model, fingerprint)
     baseline = _against_baseline(bench, plan, model)
     partition = bench.write(
@@ -121,8 +119,10 @@ def make(bench: Workbench, period: str) -> Outcome:
             "causes": told,
             CAUSE_IDS: [cause.id for cause in causes],
             "reused": reused,
-            "version": version,
-            "fingerprint": fingerprint,
+            "version": model.version,
+            "versions": {known.version: Identity.of(known).facts() for known in models},
+            **Identity.of(model).facts(),
+            **({"trained_again_because": lost} if lost else {}),
             "trained_on": plan.trained_on,
             "since": str(plan.since) if plan.since else None,
             "parts": {
@@ -139,6 +139,8 @@ def make(bench: Workbench, period: str) -> Outcome:
     shown.metadata |= {f"{role}_sample": str(found) for role, found in sampled.items()}
     if staging:
         shown.metadata["staging"] = table(staging)
+    if lost:
+        shown.metadata["trained_again_because"] = lost
     if causes:
         shown.add("the causes in MLflow", lambda: _note_causes(bench, model, causes))
     shown.add("the importances", lambda: _importances(model))
@@ -146,7 +148,7 @@ def make(bench: Workbench, period: str) -> Outcome:
         shown.metadata["training_seconds"] = trained.seconds
         shown.add("the trials", lambda: _trials(bench, trained))
     checks = [
-        _training_sane(bench, plan, model, _failed_candidates(bench, version)),
+        _training_sane(bench, plan, model, _failed_candidates(model)),
         new_data_size(bench, period, plan),
     ]
     if baseline is not None:
@@ -154,50 +156,52 @@ def make(bench: Workbench, period: str) -> Outcome:
     return Outcome(partition, shown.metadata, checks, shown.warnings)
 
 
-def staged_versions(bench: Workbench, fingerprint: str) -> list[str] | None:
+def _made_before(bench: Workbench, fingerprint: str) -> tuple[list[LoadedModel] | None, str | None]:
+    """What was made from these inputs before, as `staged_models`, and why it has to be made again if it has to.
+
+    A version that was logged but can't be loaded any more is trained again: nobody can do anything else with it.
+    """
+    from mlops_assets.training.registry import RegistryError
+
+    try:
+        return staged_models(bench, fingerprint), None
+    except RegistryError as error:
+        return None, str(error)
+
+
+def staged_models(bench: Workbench, fingerprint: str) -> list[LoadedModel] | None:
     """The versions that were made from these inputs, the challenger first, as many as are wanted for staging.
 
-    None when there is no challenger yet, or when fewer runners-up were fitted than are wanted now.
+    None when there is no challenger yet, or when fewer runners-up were fitted than are wanted now. Raises RegistryError
+    when one of them can't be loaded.
     """
-    from mlops_assets.training import registry
+    from mlops_assets.training.registry import place_fingerprint
 
-    client = bench.run_required().client
-    challenger = registry.find_version(client, bench.name, fingerprint)
+    versions = bench.versions
+    challenger = versions.find(fingerprint)
     if challenger is None or bench.spec.staging <= 1:
         return None if challenger is None else [challenger]
-    tags = client.get_model_version(bench.name, challenger).tags
-    if int(tags.get(STAGING_SEARCHED, "1")) < bench.spec.staging:
+    if int(challenger.tags.get(STAGING_SEARCHED, "1")) < bench.spec.staging:
         return None
-    places = [_place_fingerprint(fingerprint, place) for place in range(2, bench.spec.staging + 1)]
-    found = [registry.find_version(client, bench.name, place) for place in places]
-    return [challenger, *(version for version in found if version is not None)]
+    places = [versions.find(place_fingerprint(fingerprint, place)) for place in range(2, bench.spec.staging + 1)]
+    return [challenger, *(model for model in places if model is not None)]
 
 
-def _place_fingerprint(fingerprint: str, place: int) -> str:
-    """The fingerprint of a place in staging: the challenger's own for the first, one made from it for the others."""
-    from mlops_assets.training import registry
-
-    return fingerprint if place == 1 else registry.fingerprint({"challenger": fingerprint, "place": place})
-
-
-def _staging_rows(bench: Workbench, versions: Sequence[str]) -> list[dict[str, Any]]:
+def _staging_rows(bench: Workbench, models: Sequence[LoadedModel]) -> list[dict[str, Any]]:
     """The versions in staging, best first, with the metric that ranks them and that of the test rows."""
     from mlops_assets.training import registry
 
     metric = bench.spec.metric
-    rows = []
-    for place, version in enumerate(versions[: bench.spec.staging], start=1):
-        model = registry.load(bench.run_required().client, bench.name, version)
-        rows.append(
-            {
-                "alias": registry.staging_alias(place),
-                "version": version,
-                "candidate": model.candidate,
-                f"validation {metric}": model.metrics["validation"][metric],
-                f"test {metric}": model.metrics["test"][metric],
-            }
-        )
-    return rows
+    return [
+        {
+            "alias": registry.staging_alias(place),
+            "version": model.version,
+            "candidate": model.candidate,
+            f"validation {metric}": model.metrics["validation"][metric],
+            f"test {metric}": model.metrics["test"][metric],
+        }
+        for place, model in enumerate(models[: bench.spec.staging], start=1)
+    ]
 
 
 def _note_causes(bench: Workbench, model: LoadedModel, causes: Sequence[Cause]) -> None:
@@ -238,7 +242,9 @@ def _fingerprint_parts(
         "parts": {role: [*part.periods, *(str(day) for day in part.days)] for role, part in plan.parts.items()},
         "sql": bench.sql,
         "spec": spec.model_dump(
-            mode="json", include={"target", "columns", "candidates", "trials", "seed", "metric", "cut"}
+            mode="json",
+            include={"target", "columns", "candidates", "trials", "seed", "metric", "cut"},
+            exclude={"candidates": {"__all__": {"pickle"}}},  # how a model is stored changes no fit
         ),
         "code": FIT_VERSION,
         # What is not the default only, so that models without these keys keep their versions. How many models
@@ -256,10 +262,14 @@ def _train(
     period: str,
     plan: LearningPlan,
     fingerprint: str,
-    inputs: Mapping[str, Any],
     sampled: Mapping[str, Sampled],
-) -> tuple[list[str], Trained]:
-    """Search, and register what was found: the challenger's version first, then those of the runners-up."""
+    *,
+    again: bool,
+) -> tuple[list[LoadedModel], Trained]:
+    """Search, and register what was found: the challenger first, then the runners-up.
+
+    `again` registers new versions, whatever is registered with these fingerprints.
+    """
     from mlops_assets.training import registry, search, tracking
 
     spec, run = bench.spec, bench.run_required()
@@ -313,28 +323,28 @@ def _train(
         version_tags[FAILED_CANDIDATES] = to_json(
             {name: why[:MOST_OF_AN_ERROR] for name, why in trained.failed.items()}
         )
-    versions: list[str] = []
+    registered: list[LoadedModel] = []
     with bench.lease() as lease:
         for place, (model, its) in enumerate(zip(models, logged, strict=True), start=1):
             best = place == 1
             lease.check()
-            versions.append(
-                registry.register(
-                    run.client,
-                    spec.name,
+            registered.append(
+                bench.versions.register(
                     runs[model.chosen.number],
-                    its.uri,
-                    _place_fingerprint(fingerprint, place),
-                    tags=version_tags if best else version_tags | {registry.RUNNER_UP_OF: versions[0]},
+                    its,
+                    registry.place_fingerprint(fingerprint, place),
+                    again=again,
+                    tags=version_tags if best else version_tags | {registry.RUNNER_UP_OF: registered[0].version},
                     description=f"Trained in {period} on {periods['train']} ({plan.trained_on})"
-                    + ("." if best else f"; number {place} of its search, behind version {versions[0]}."),
+                    + ("." if best else f"; number {place} of its search, behind version {registered[0].version}."),
                     status="challenger" if best else "staging",
                 )
             )
         if spec.staging:
             # Last: a search that broke off before is made again.
-            run.client.set_model_version_tag(spec.name, versions[0], STAGING_SEARCHED, str(spec.staging))
-    return versions, trained
+            best_version = registered[0].version
+            run.client.set_model_version_tag(spec.name, best_version, STAGING_SEARCHED, str(spec.staging))
+    return registered, trained
 
 
 def _log(
@@ -507,10 +517,9 @@ def _trials(bench: Workbench, trained: Trained) -> dict[str, Any]:
     return {"trials": Markdown(f"{picture}\n\n{table(rows, columns).text}")}
 
 
-def _failed_candidates(bench: Workbench, version: str) -> dict[str, str]:
+def _failed_candidates(model: LoadedModel) -> dict[str, str]:
     """The candidates that took no part in the search of this version, each with its first error."""
-    tags = bench.run_required().client.get_model_version(bench.name, version).tags
-    failed: dict[str, str] = json.loads(tags.get(FAILED_CANDIDATES, "{}"))
+    failed: dict[str, str] = json.loads(model.tags.get(FAILED_CANDIDATES, "{}"))
     return failed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,7 +17,10 @@ from mlops_assets.monitored_model.outcome import Link, Outcome, table
 from mlops_assets.monitored_model.presentation import Presentation
 from mlops_assets.monitored_model.scoring import load_version, scored_rows
 from mlops_assets.monitored_model.tables import CAUSE_IDS, CHALLENGER, CHAMPION, NO_CHAMPION
+from mlops_assets.monitored_model.versions import Identity, by_number, named_by, trained_in
 from mlops_assets.monitored_model.workbench import Workbench, to_json
+from mlops_assets.training.decision import Decision
+from mlops_assets.training.registry import RegistryError, UnknownVersion
 
 if TYPE_CHECKING:
     from mlops_assets.training.registry import LoadedModel
@@ -62,7 +66,10 @@ def make(bench: Workbench, period: str) -> Outcome:
             period,
             pa.Table.from_pylist(rows, CHAMPION_SCHEMA),
             reason=reason,
-            facts={name: row.get(name) for name in ("decision", "version", "previous_version", "reason", "order")},
+            facts={
+                **{name: row.get(name) for name in ("decision", "version", "previous_version", "reason", "order")},
+                **(row["identity"].facts() if row["version"] and row["identity"] else {}),
+            },
         )
         decision_log.record(bench.lake, bench.store, bench.name, period, "champion", bench.run_id)
         announce_champion(bench.store, partition)
@@ -90,17 +97,20 @@ def _consume_causes(bench: Workbench, period: str) -> None:
 
 def _as_ordered(bench: Workbench, period: str, row: dict[str, Any]) -> dict[str, Any]:
     """The decision that a person has made for this period instead, when there is one; the newest counts."""
-    from mlops_assets.training import registry
-
     orders = bench.store.orders(bench.name, period)
     if not orders:
         return row
     order = orders[-1]
-    registry.load(bench.run_required().client, bench.name, order.version)  # raises when the version is gone
+    if order.fingerprint is not None:
+        named = Identity(order.version, order.fingerprint)
+    else:
+        named = by_number(bench.lake, bench.name, order.version, period)
+    model = bench.versions.load(named)  # raises when the version is gone
     decision = "rolled_back" if order.action == "rollback" else "promoted_by_hand"
     return row | {
         "decision": decision,
-        "version": order.version,
+        "version": model.version,
+        "identity": Identity.of(model),
         "order": order.id,
         "reason": f"{order.by}: {order.why} (the comparison said: {row['reason']})",
     }
@@ -111,6 +121,7 @@ def _without_challenger(bench: Workbench, before: Partition | None, why: str) ->
     return {
         "decision": "retained" if version else "none",
         "version": version,
+        "identity": None if before is None else _identity(bench, before),
         "previous_version": version,
         "challenger_version": None,
         "metric": bench.spec.metric,
@@ -118,25 +129,35 @@ def _without_challenger(bench: Workbench, before: Partition | None, why: str) ->
     }
 
 
+def _identity(bench: Workbench, decided: Partition) -> Identity | None:
+    """Which version a decision put in force; None when nobody knows any more."""
+    try:
+        return named_by(bench.lake, decided)
+    except UnknownVersion:
+        return None
+
+
 def _compared(
     bench: Workbench, period: str, proposed: Partition, before: Partition | None
 ) -> tuple[dict[str, Any], LoadedModel | None]:
     """The decision of a comparison on the challenger's test rows, and the challenger where both were compared."""
-    from mlops_assets.training import registry
     from mlops_assets.training.decision import decide
 
-    run, metric = bench.run_required(), bench.spec.metric
-    challenger_model = registry.load(run.client, bench.name, proposed.facts["version"])
+    metric = bench.spec.metric
+    try:
+        challenger_model = load_version(bench, proposed)
+    except RegistryError as error:
+        return _without_challenger(bench, before, str(error)), None
     challenger_metrics: Mapping[str, Any] = challenger_model.metrics["test"]
     test = Part.from_facts(proposed.facts["parts"]["test"])
     part: Part | None = test
     champion_metrics: Mapping[str, Any] | None = None
-    if before is not None:
-        part = test.without(_learned_by(bench, before.facts["version"], period))
+    in_force, lost = _in_force(bench, before)
+    if in_force is not None:
+        part = test.without(_learned_by(bench, in_force.fingerprint, period))
         if part is None:
             why = f"the champion has learned from all test rows, {test}: there is nothing to compare on"
             return _without_challenger(bench, before, why), None
-        in_force = registry.load(run.client, bench.name, before.facts["version"])
         rows = PartRows(bench, part)
 
         def measured(model: LoadedModel) -> Mapping[str, Any]:
@@ -153,10 +174,14 @@ def _compared(
         metric,
         disqualified=_lost_to_baseline(proposed),
     )
-    previous = before.facts["version"] if before is not None else None
+    if before is not None and lost is not None:
+        decision = _without_comparison(decision, lost)
+    keeps = decision.outcome in ("retained", "none")
+    previous = in_force.version if in_force is not None else (before.facts["version"] if before is not None else None)
     row = {
         "decision": decision.outcome,
-        "version": previous if decision.outcome in ("retained", "none") else challenger_model.version,
+        "version": previous if keeps else challenger_model.version,
+        "identity": _kept(bench, before, in_force) if keeps else Identity.of(challenger_model),
         "previous_version": previous,
         "challenger_version": challenger_model.version,
         "metric": metric,
@@ -169,6 +194,29 @@ def _compared(
         "challenger_metrics": to_json(challenger_metrics),
     }
     return row, challenger_model
+
+
+def _in_force(bench: Workbench, before: Partition | None) -> tuple[LoadedModel | None, str | None]:
+    """The champion of the decision before, loaded; or None, and why it can't be when there is one."""
+    if before is None:
+        return None, None
+    try:
+        return load_version(bench, before), None
+    except RegistryError as error:
+        return None, str(error)
+
+
+def _kept(bench: Workbench, before: Partition | None, in_force: LoadedModel | None) -> Identity | None:
+    if in_force is not None:
+        return Identity.of(in_force)
+    return None if before is None else _identity(bench, before)
+
+
+def _without_comparison(decision: Decision, lost: str) -> Decision:
+    """What is decided when the champion in force can't be loaded: a challenger that may be champion replaces it."""
+    if decision.outcome == "first":
+        return replace(decision, outcome="promoted", reason=f"the champion in force can't be compared: {lost}")
+    return replace(decision, outcome="retained", reason=f"{decision.reason}; the champion in force: {lost}")
 
 
 def _lost_to_baseline(proposed: Partition) -> str | None:
@@ -185,7 +233,7 @@ def _lost_to_baseline(proposed: Partition) -> str | None:
     )
 
 
-def _learned_by(bench: Workbench, version: str, period: str) -> list[Part]:
+def _learned_by(bench: Workbench, fingerprint: str, period: str) -> list[Part]:
     """What the version in force has seen of the data: its train and validation rows.
 
     Only a champion that trained on its own period's days can have learned from the test rows of a later challenger.
@@ -195,7 +243,7 @@ def _learned_by(bench: Workbench, version: str, period: str) -> list[Part]:
         found = bench.lake.find(bench.name, CHALLENGER, known)
         if found is None or found.damaged:
             unread = unread or found
-        elif found.facts.get("version") == version:
+        elif any(named.fingerprint == fingerprint for named in trained_in(bench.lake, bench.name, known).values()):
             return [Part.from_facts(found.facts["parts"][role]) for role in ("train", "validation")]
     if unread is not None:  # it may be the one
         raise DamagedPartition(str(unread.damaged))
@@ -239,6 +287,6 @@ def _champion_metadata(bench: Workbench, row: Mapping[str, Any]) -> dict[str, An
         shown["test_periods"] = row["test_periods"]
     if row.get("version"):
         shown["mlflow_model"] = Link(bench.version_url(row["version"]))
-        run_id = load_version(bench, row["version"]).run_id
-        shown["explanation"] = Link(bench.artifact_url(run_id, "monitoring/explanation.html"))
+        if row["identity"] is not None and row["identity"].run_id is not None:
+            shown["explanation"] = Link(bench.artifact_url(row["identity"].run_id, "monitoring/explanation.html"))
     return shown

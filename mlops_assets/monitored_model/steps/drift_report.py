@@ -25,7 +25,9 @@ from mlops_assets.monitored_model.scoring import (
     score_reference,
 )
 from mlops_assets.monitored_model.tables import DEFINITION, DRIFT_REPORT, FEATURES, PREDICTIONS, PROFILE
+from mlops_assets.monitored_model.versions import Identity
 from mlops_assets.monitored_model.workbench import Workbench
+from mlops_assets.training.registry import RegistryError
 
 if TYPE_CHECKING:
     from mlops_assets.training.registry import LoadedModel
@@ -45,7 +47,10 @@ def make(bench: Workbench, period: str) -> Outcome:
     if absent is not None:
         return _no_report(bench, period, absent)
     predictions = bench.partition(PREDICTIONS, period)
-    model = model_that_scored(bench, predictions)
+    try:
+        model = model_that_scored(bench, predictions)
+    except RegistryError as error:
+        return _no_report(bench, period, str(error))
     known = bench.find(DRIFT_REPORT, period)
     if known is not None and known.rows and _defined_otherwise(bench, predictions):
         return _as_served(bench, known)
@@ -84,6 +89,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             "since": str(report.since) if report.since else None,
             "report_digest": report.digest(),
             "champion_version": model.version,
+            **Identity.of(model).facts(),
             "severe_columns": list(report.severe_columns),
             "warning_columns": list(report.warning_columns),
             **_prediction_drift_fact(report),

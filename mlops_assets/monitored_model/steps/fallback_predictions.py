@@ -11,9 +11,11 @@ from mlops_assets.incidents.gate import Gate
 from mlops_assets.lake.store import Partition, identifier, quoted
 from mlops_assets.monitored_model.gates import period_gate
 from mlops_assets.monitored_model.outcome import Outcome
-from mlops_assets.monitored_model.scoring import SCORE, load_version, served_schema
+from mlops_assets.monitored_model.scoring import SCORE, served_schema
 from mlops_assets.monitored_model.tables import CHAMPION, DRIFT_REPORT, FALLBACK_PREDICTIONS, FEATURES, PREDICTIONS
+from mlops_assets.monitored_model.versions import named_by
 from mlops_assets.monitored_model.workbench import Workbench
+from mlops_assets.training.registry import RegistryError
 
 if TYPE_CHECKING:
     from mlops_assets.plan_b.ladder import PlanBInputs, PreviousChampion, Served
@@ -106,19 +108,22 @@ def _source(bench: Workbench, source_period: str) -> str:
     )
 
 
-def _previous_champion(bench: Workbench, period: str) -> PreviousChampion | None:
-    """The version in force before the one that scored the period."""
+def _previous_champion(bench: Workbench, period: str) -> PreviousChampion | str | None:
+    """The version in force before the one that scored the period, or why it can't be loaded; None without one."""
     from mlops_assets.plan_b.ladder import PreviousChampion
     from mlops_assets.training.pipeline import scores
 
-    intended = bench.partition(DRIFT_REPORT, period).facts.get("champion_version")
-    for earlier in reversed([known for known in bench.lake.periods(bench.name, CHAMPION) if known < period]):
-        version = bench.partition(CHAMPION, earlier).facts.get("version")
-        if version and version != intended:
-            model = load_version(bench, version)
-            break
-    else:
-        return None
+    try:
+        intended = named_by(bench.lake, bench.partition(DRIFT_REPORT, period), key="champion_version")
+        for earlier in reversed([known for known in bench.lake.periods(bench.name, CHAMPION) if known < period]):
+            named = named_by(bench.lake, bench.partition(CHAMPION, earlier))
+            if named is not None and (intended is None or named.fingerprint != intended.fingerprint):
+                model = bench.versions.load(named)
+                break
+        else:
+            return None
+    except RegistryError as error:
+        return str(error)
     return PreviousChampion(
         version=model.version,
         scores=lambda frame: scores(model.pipeline, frame, bench.spec.target),

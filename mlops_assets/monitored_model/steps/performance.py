@@ -15,7 +15,9 @@ from mlops_assets.monitored_model.presentation import Presentation
 from mlops_assets.monitored_model.realised import Realised, realised, served_metrics
 from mlops_assets.monitored_model.scoring import SCORE, SCORE_HISTOGRAM, model_that_scored, score_profile
 from mlops_assets.monitored_model.tables import FALLBACK_PREDICTIONS, PERFORMANCE, PREDICTIONS
+from mlops_assets.monitored_model.versions import Identity
 from mlops_assets.monitored_model.workbench import Workbench
+from mlops_assets.training.registry import RegistryError
 
 if TYPE_CHECKING:
     from mlops_assets.training.registry import LoadedModel
@@ -42,11 +44,12 @@ def make(bench: Workbench, period: str) -> Outcome:
     """
     absent = bench.absent(PREDICTIONS, period)
     if absent is not None:
-        partition = bench.write(PERFORMANCE, period, PERFORMANCE_SCHEMA.empty_table(), reason=absent)
-        text = f"Nothing to measure: {absent}"
-        return Outcome(partition, {}, [Check("performance_within_limits", True, text)])
+        return _nothing_to_measure(bench, period, absent)
     scored = bench.partition(PREDICTIONS, period)
-    model = model_that_scored(bench, scored)
+    try:
+        model = model_that_scored(bench, scored)
+    except RegistryError as error:
+        return _nothing_to_measure(bench, period, str(error))
     estimate, no_estimate = _estimate(bench, period, model)
     found = realised(bench, period, model)
     rows = _rows("estimate", estimate, scored.rows, model.version)
@@ -103,6 +106,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             "passed": check.passed,
             "verdict": verdict,
             "version": model.version,
+            **Identity.of(model).facts(),
             "served_value": _plain(served[bench.spec.metric]) if served else None,
             "floor": _floor(bench.spec.metric, found.metrics),
         },
@@ -117,6 +121,11 @@ def make(bench: Workbench, period: str) -> Outcome:
     shown.add("the calibration curve", lambda: _calibration(found))
     shown.add("the metrics in MLflow", lambda: _log_performance(bench, period, found.metrics, estimate, model))
     return Outcome(partition, shown.metadata, [check], shown.warnings)
+
+
+def _nothing_to_measure(bench: Workbench, period: str, reason: str) -> Outcome:
+    partition = bench.write(PERFORMANCE, period, PERFORMANCE_SCHEMA.empty_table(), reason=reason)
+    return Outcome(partition, {}, [Check("performance_within_limits", True, f"Nothing to measure: {reason}")])
 
 
 def _served(bench: Workbench, period: str, realised: Mapping[str, float]) -> Mapping[str, float]:

@@ -23,7 +23,9 @@ from mlops_assets.monitored_model.scoring import (
     score_reference,
 )
 from mlops_assets.monitored_model.tables import DEFINITION, FEATURES, NO_CHAMPION, PREDICTIONS
+from mlops_assets.monitored_model.versions import Identity
 from mlops_assets.monitored_model.workbench import Workbench
+from mlops_assets.training.registry import RegistryError
 
 if TYPE_CHECKING:
     from mlops_assets.training.registry import LoadedModel
@@ -40,9 +42,9 @@ def make(bench: Workbench, period: str) -> Outcome:
     known = bench.find(PREDICTIONS, period)
     if reason is None and known is not None and known.rows and served_ahead(bench.lake, bench.name, period):
         return _as_served(bench, known)
-    model = champion_model(bench, period) if reason is None else None
-    if reason is None and model is None:
-        reason = NO_CHAMPION
+    model = None
+    if reason is None:
+        model, reason = _champion(bench, period)
     # Before the stream is opened: DuckDB takes no other statement while a result is being read.
     schema = predictions_schema(bench)
     if model is None:
@@ -52,9 +54,18 @@ def make(bench: Workbench, period: str) -> Outcome:
     scored = pa.RecordBatchReader.from_batches(schema, _scored(source, model, bench, schema))
     features = bench.partition(FEATURES, period).facts
     facts = {name: features[name] for name in ("records", DEFINITION) if name in features}
-    facts |= {"version": model.version, "cut": model.cut}
+    facts |= {"version": model.version, "cut": model.cut, **Identity.of(model).facts()}
     partition = bench.write(PREDICTIONS, period, scored, facts=facts)
     return _outcome(bench, partition, model)
+
+
+def _champion(bench: Workbench, period: str) -> tuple[LoadedModel | None, str | None]:
+    """The version in force before the period, or why there is none to score with."""
+    try:
+        model = champion_model(bench, period)
+    except RegistryError as error:
+        return None, str(error)
+    return model, NO_CHAMPION if model is None else None
 
 
 def _as_served(bench: Workbench, known: Partition) -> Outcome:
@@ -62,7 +73,10 @@ def _as_served(bench: Workbench, known: Partition) -> Outcome:
     facts = {name: value for name, value in known.facts.items() if name != "made_from"}
     stored = query_batches(bench.con, f"FROM {bench.scan(PREDICTIONS, [known.period])}")
     partition = bench.write(PREDICTIONS, known.period, stored, facts=facts)
-    return _outcome(bench, partition, load_version(bench, facts["version"]))
+    try:
+        return _outcome(bench, partition, load_version(bench, known))
+    except RegistryError as error:
+        return Outcome(partition, {"model_version": facts["version"], "model": str(error)})
 
 
 def _outcome(bench: Workbench, partition: Partition, model: LoadedModel) -> Outcome:
