@@ -7,7 +7,19 @@ from __future__ import annotations
 
 import click
 
-from mlops_assets.cli import champion, check, data, home, incidents, log, periods, query, servers, verification
+from mlops_assets.cli import (
+    champion,
+    check,
+    data,
+    home,
+    incidents,
+    log,
+    periods,
+    query,
+    relocation,
+    servers,
+    verification,
+)
 from mlops_assets.cli.errors import Commands, set_debug
 
 
@@ -45,6 +57,7 @@ for command in (
     verification.verify,
     servers.dev,
     home.reset,
+    relocation.relocate,
     incidents.incidents,
     champion.champion,
     champion.retrain,

@@ -407,5 +407,10 @@ class ModelSpec(BaseModel):
         return [*self.record_keys, *([self.scenarios.column] if self.scenarios else [])]
 
     @property
+    def pickled_estimators(self) -> frozenset[str]:
+        """The estimators whose models may be stored and loaded as a pickle."""
+        return frozenset(candidate.estimator for candidate in self.candidates if candidate.pickle)
+
+    @property
     def higher_is_better(self) -> bool:
         return HIGHER_IS_BETTER[self.metric]

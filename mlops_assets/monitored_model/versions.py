@@ -343,23 +343,39 @@ class VersionCheck:
 
 
 def verify_models(
-    lake: Lake, store: Store, home: Home, pickles: Mapping[str, Collection[str]] | None = None
+    lake: Lake,
+    store: Store,
+    home: Home,
+    pickles: Mapping[str, Collection[str]] | None = None,
+    *,
+    models: Collection[str] | None = None,
 ) -> list[VersionCheck]:
     """Check the files of every version that a challenger of the lake names, and adopt those without a record.
 
-    `pickles` maps models to the estimators whose candidates are declared with `pickle: true`; a pickle of another is
-    not adopted, as that means loading it.
+    A version that several periods name is checked once, for the first of them.
+
+    Parameters
+    ----------
+    pickles
+        Maps models to the estimators whose candidates are declared with `pickle: true`; a pickle of another is not
+        adopted, as that means loading it.
+    models
+        The models to check; all of the lake by default.
     """
     from mlops_assets.training import tracking
 
     tracking.initialise(home.tracking_uri, home.artifacts)
     client = tracking.client(home.tracking_uri)
     found = []
-    for model in lake.models():
+    for model in lake.models() if models is None else models:
         allowed = (pickles or {}).get(model, ())
         versions = Versions(model, client, lake, store, home.artifacts, allowed)
+        checked = set()
         for period in lake.periods(model, CHALLENGER):
             for named in trained_in(lake, model, period).values():
+                if named.fingerprint in checked:
+                    continue
+                checked.add(named.fingerprint)
                 known = bool(logged_versions.records(store, model, fingerprint=named.fingerprint))
                 state: Literal["verified", "adopted", "failed"] = "verified" if known else "adopted"
                 number, problem = named.number, None

@@ -97,8 +97,7 @@ class Workbench:
         from mlops_assets.training import tracking
 
         client = self.period_run.client if self.period_run else tracking.client(self.home.tracking_uri)
-        pickles = {candidate.estimator for candidate in self.spec.candidates if candidate.pickle}
-        return Versions(self.name, client, self.lake, self.store, self.home.artifacts, pickles)
+        return Versions(self.name, client, self.lake, self.store, self.home.artifacts, self.spec.pickled_estimators)
 
     def find(self, table: str, period: str) -> Partition | None:
         """A partition of this model with verified bytes, None when it was not made yet; it may be `damaged`."""
