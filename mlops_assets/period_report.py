@@ -83,7 +83,9 @@ def challenger_in_words(lake: Lake, model: str, period: str) -> list[str]:
         f"scored {scored} on {made['test_rows']:,} test rows ({made['test_periods']}); "
         f"{metric} {made['validation_value']:.4f} on validation",
     ]
-    if decided.get("version") == made["version"]:
+    # By the fingerprint where both have it: after a registry was lost, another version may have the number.
+    key = "fingerprint" if decided.get("fingerprint") else "version"
+    if decided.get(key) == made[key]:
         lines.append(f"It is in force ({decided.get('decision')}): {decided.get('reason')}")
     else:
         stays = f"version {decided['version']} stays" if decided.get("version") else "no version is in force"

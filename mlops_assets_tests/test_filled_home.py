@@ -11,8 +11,10 @@ from urllib.parse import unquote
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
 from mlops_assets import monitoring
+from mlops_assets.cli import main
 from mlops_assets.home import Home
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake
@@ -117,3 +119,54 @@ def test_its_last_two_periods_are_made_again_and_nothing_is_trained(filled: Fill
     # New runs log into the home where it is now.
     newest = client.search_runs(["1"], order_by=["start_time DESC"], max_results=1)[0]
     assert str(filled.home.root) in unquote(newest.info.artifact_uri)
+
+
+def test_verify_adopts_all_its_versions_and_then_finds_a_changed_one(
+    filled: FilledHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlops_assets.definitions.defs", rides_graph.definitions)
+    first = CliRunner().invoke(main, ["verify", "rides"])
+    assert first.exit_code == 0, first.output
+    assert "14 trained versions, 14 adopted (trained before hashes were kept), none failed" in first.output
+    assert "14 trained versions, none failed" in CliRunner().invoke(main, ["verify"]).output
+    changed = next(filled.home.artifacts.rglob("model.skops"))
+    changed.write_bytes(changed.read_bytes()[:1000])
+    found = CliRunner().invoke(main, ["verify", "--json"])
+    assert found.exit_code == 1
+    [rides] = json.loads(found.stdout)
+    assert rides["damaged"] == []
+    [failed] = [version for version in rides["versions"] if version["state"] == "failed"]
+    assert "are not those that the platform logged" in failed["problem"]
+    assert "Materialize the challenger of its period again" in failed["problem"]
+
+
+def test_relocate_lets_mlflow_find_the_files_of_a_moved_home(filled: FilledHome) -> None:
+    client = tracking.client(filled.home.tracking_uri)
+
+    def files_of_version() -> list[str]:
+        source = client.get_model_version("rides", "14").source
+        return [path.name for path in Path(unquote(source.removeprefix("file://"))).glob("MLmodel")]
+
+    assert files_of_version() == []
+    first = CliRunner().invoke(main, ["relocate"])
+    assert first.exit_code == 0, first.output
+    assert "model_versions: 14 locations rewritten" in first.output
+    assert str(filled.home.artifacts) in first.output
+    assert files_of_version() == ["MLmodel"]
+    # What MLflow's pages ask for: the files of each run, and of each model.
+    run_id = client.get_model_version("rides", "14").run_id
+    assert run_id is not None
+    assert "monitoring/model.json" in [file.path for file in client.list_artifacts(run_id, "monitoring")]
+    for model in client.search_logged_models(["1"]):
+        assert "MLmodel" in [file.path for file in client.list_logged_model_artifacts(model.model_id)]
+    assert "nothing was changed" in CliRunner().invoke(main, ["relocate"]).output
+
+
+def test_relocate_refuses_a_store_that_does_not_move_with_a_home(
+    filled: FilledHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@localhost:5000")
+    found = CliRunner().invoke(main, ["relocate"])
+    assert found.exit_code == 1
+    assert "only the SQLite database of a home is relocated" in found.output
+    assert "secret" not in found.output

@@ -20,8 +20,7 @@ from mlops_assets.lake.store import Lake, Partition
 from mlops_assets.monitored_model import decision_log
 from mlops_assets.monitored_model.announcing import announce_champion
 from mlops_assets.monitored_model.tables import CHALLENGER, CHAMPION
-from mlops_assets.monitored_model.versions import Identity, Versions, named_by, trained_in
-from mlops_assets.training.registry import UnknownVersion
+from mlops_assets.monitored_model.versions import Identity, Versions, as_known, trained_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,25 +85,16 @@ def _decided(lake: Lake, model: str, staging: int) -> tuple[Identity, Identity |
     decision = newest_decision(lake, model)
     if decision is None:
         return None
-    champion, previous = _named(lake, decision), None
+    champion, previous = as_known(lake, decision), None
+    if champion is None:
+        return None
     for earlier in reversed([period for period in lake.periods(model, CHAMPION) if period < decision.period]):
         made = lake.find(model, CHAMPION, earlier)
-        if made is None or made.damaged or not made.facts.get("version"):
-            continue
-        found = _named(lake, made)
-        if not found.is_same(champion):
+        found = None if made is None or made.damaged else as_known(lake, made)
+        if found is not None and not found.is_same(champion):
             previous = found
             break
     return champion, previous, _staged(lake, model, decision.period, staging)
-
-
-def _named(lake: Lake, decision: Partition) -> Identity:
-    """The version that a decision names, without a fingerprint when nobody knows any more which it was."""
-    number = str(decision.facts["version"])
-    try:
-        return named_by(lake, decision) or Identity(number, "")
-    except UnknownVersion:
-        return Identity(number, "")
 
 
 def _staged(lake: Lake, model: str, period: str, staging: int) -> list[Identity]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.drift.verdict import DriftReport, in_words
 from mlops_assets.monitored_model.tables import DRIFT_REPORT, PERFORMANCE
+from mlops_assets.monitored_model.versions import Identity, as_known
 
 if TYPE_CHECKING:
     from mlops_assets.monitored_model.workbench import Workbench
 
 PLATFORM = "mlops_assets"
 NO_DATA = "no data"
-UNKNOWN = "unknown"  # the champion of a report that can't be read
 
 
 def data_judged(bench: Workbench, period: str, failure: str | None) -> None:
@@ -38,7 +38,7 @@ def data_judged(bench: Workbench, period: str, failure: str | None) -> None:
         bench.store.close_by_itself(bench.name, period, "quality", "the period's data passes its checks")
 
 
-def drift_judged(bench: Workbench, period: str, report: DriftReport, version: str) -> None:
+def drift_judged(bench: Workbench, period: str, report: DriftReport, version: Identity) -> None:
     """The period's verdict: severe opens its incident; anything else closes it, and those of earlier periods that had
     an older champion: the world has moved on, and this champion knows it.
     """
@@ -75,19 +75,21 @@ def drift_judged(bench: Workbench, period: str, report: DriftReport, version: st
         return
     bench.store.close_by_itself(name, period, "drift", f"the report of {period} is {in_words(report.verdict)} now")
     for incident in bench.store.incidents(model=name, state="open", kind="drift"):
-        if incident.period < period and _champion_of_report(bench, incident.period) not in (version, UNKNOWN):
-            why = f"{period} is {in_words(report.verdict)} under the newer champion, version {version}"
+        if incident.period < period and not _may_be_of(bench, incident.period, version):
+            why = f"{period} is {in_words(report.verdict)} under the newer champion, version {version.number}"
             bench.store.close_by_itself(name, incident.period, "drift", why, cause_gone=False)
 
 
-def _champion_of_report(bench: Workbench, period: str) -> str | None:
+def _may_be_of(bench: Workbench, period: str, version: Identity) -> bool:
+    """Whether a period's report was made with this champion, or can't be read."""
     report = bench.find(DRIFT_REPORT, period)
-    if report is not None and report.damaged:
-        return UNKNOWN
-    return None if report is None else report.facts.get("champion_version")
+    if report is None or report.damaged:
+        return report is not None
+    champion = as_known(bench.lake, report, key="champion_version")
+    return champion is not None and champion.is_same(version)
 
 
-def performance_judged(bench: Workbench, period: str, verdict: str, sentence: str, version: str) -> None:
+def performance_judged(bench: Workbench, period: str, verdict: str, sentence: str, version: Identity) -> None:
     """The realised metric against the champion's test period, with hysteresis.
 
     A loss beyond the severe limit opens an incident and is one cause for retraining; it is over only when a period
@@ -107,7 +109,9 @@ def performance_judged(bench: Workbench, period: str, verdict: str, sentence: st
             run_id=bench.run_id,
         )
         if bench.spec.retrain == "on_alert":
-            bench.store.add_cause(name, period, "performance", sentence, PLATFORM, f"performance/{version}/{begun}")
+            bench.store.add_cause(
+                name, period, "performance", sentence, PLATFORM, f"performance/{version.number}/{begun}"
+            )
     elif verdict == "ok":
         bench.store.close_by_itself(name, period, "performance", sentence)
         for incident in bench.store.incidents(model=name, state="open", kind="performance"):
@@ -115,15 +119,17 @@ def performance_judged(bench: Workbench, period: str, verdict: str, sentence: st
                 bench.store.close_by_itself(name, incident.period, "performance", sentence, cause_gone=False)
 
 
-def _streak_begun(bench: Workbench, period: str, version: str) -> str:
+def _streak_begun(bench: Workbench, period: str, version: Identity) -> str:
     """The first period of the unbroken run of periods, up to this one, that this version was not within limits in."""
     begun = period
     for earlier in reversed([known for known in bench.lake.periods(bench.name, PERFORMANCE) if known < period]):
         measured = bench.lake.find(bench.name, PERFORMANCE, earlier)
         if measured is None or measured.damaged:
             break
-        facts = measured.facts
-        if facts.get("version") != version or facts.get("verdict") not in ("warning", "severe"):
+        scored_by = as_known(bench.lake, measured)
+        if scored_by is None or not scored_by.is_same(version):
+            break
+        if measured.facts.get("verdict") not in ("warning", "severe"):
             break
         begun = earlier
     return begun

@@ -55,6 +55,7 @@ from mlops_assets.monitored_model.tables import (
     SERVED_PREDICTIONS,
     WAITS_FOR,
 )
+from mlops_assets.monitored_model.versions import as_known
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -472,12 +473,15 @@ def _behind(spec: ModelSpec, lake: Lake) -> tuple[str, str] | None:
         if not awaits_outcomes(lake, spec.name, period):
             continue
         try:
-            decided = lake.partition(spec.name, CHAMPION, period).facts
+            decided = lake.partition(spec.name, CHAMPION, period)
             before = champion_before(lake, spec.name, period)
         except DamagedPartition:  # what it should follow, or whether it does, is known when that is repaired
             continue
-        if decided.get("order") is None and before is not None and before.facts["version"] != decided.get("version"):
-            return period, str(before.facts["version"])
+        if decided.facts.get("order") is not None or before is None:
+            continue
+        kept, in_force = as_known(lake, decided), as_known(lake, before)
+        if in_force is not None and (kept is None or not kept.is_same(in_force)):
+            return period, in_force.number
     return None
 
 

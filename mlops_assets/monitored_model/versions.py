@@ -118,6 +118,14 @@ def named_by(lake: Lake, partition: Partition, *, key: str = "version") -> Ident
     return by_number(lake, model, number, _since(lake, partition, number))
 
 
+def as_known(lake: Lake, partition: Partition, *, key: str = "version") -> Identity | None:
+    """`named_by`, with the number alone (an empty fingerprint) when nobody knows any more which version it was."""
+    try:
+        return named_by(lake, partition, key=key)
+    except UnknownVersion:
+        return Identity(str(partition.facts[key]), "")
+
+
 def _since(lake: Lake, partition: Partition, number: str) -> str:
     """The period in which the version of a decision was first in force, of the decisions that retain it."""
     if partition.table != CHAMPION:

@@ -9,8 +9,8 @@ This module is copied beside each logged model (`training.standalone`), so it im
 
 from __future__ import annotations
 
-import json
 import pickle
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -63,6 +63,20 @@ FAMILIES = {
         "xgboost.sklearn.XGBRFRegressor",
     ),
 }
+
+
+# What zipfile, skops and the estimators raise for damaged bytes.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)
 
 
 class NotStorable(ValueError):
@@ -155,5 +169,7 @@ def _read_skops(path: Path, estimator: str) -> Pipeline:
         return skops.io.load(path, trusted=trusted_types(estimator))
     except UntrustedTypesFoundException as error:
         raise UnreadableModel(f"{path.name} holds types that {estimator} has no use for: {error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, json.JSONDecodeError) as error:
+    except UnreadableModel:
+        raise
+    except DAMAGE as error:
         raise UnreadableModel(f"{path.name} is damaged or cut off ({type(error).__name__}: {error})") from error

@@ -156,8 +156,9 @@ def requirements(trained: Trained, pipeline_format: str = model_file.SKOPS) -> l
     known = {"sklearn": "scikit-learn", "interpret": "interpret-core", "xgboost": "xgboost-cpu"}
     names = ["mlflow", "scikit-learn", "skops", "numpy", "pandas", "pydantic"]
     names += ["cloudpickle"] if pipeline_format == model_file.CLOUDPICKLE else []
-    family_distribution = known.get(family) or importlib.metadata.packages_distributions()[family][0]
-    return [f"{n}=={importlib.metadata.version(n)}" for n in dict.fromkeys([*names, family_distribution])]
+    # A module of the user's own project may belong to no distribution: then there is nothing to require.
+    names += [known[family]] if family in known else importlib.metadata.packages_distributions().get(family, [])[:1]
+    return [f"{n}=={importlib.metadata.version(n)}" for n in dict.fromkeys(names)]
 
 
 def log_model(
@@ -318,17 +319,25 @@ def _save(saved: Path, trained: Trained, example: pd.DataFrame, meta: Model) -> 
 
 
 def _example(example: pd.DataFrame, trained: Trained) -> pd.DataFrame:
-    """Five rows of the feature columns; numbers as doubles, so that the signature admits missing values.
+    """Five rows of the feature columns, in types that the signature can admit missing values in.
 
-    Categories that JSON has no type for (exact decimals, dates) are their texts.
+    Numbers are doubles, as are whole numbers that are categories: 3.0 and 3 are one category. Categories that JSON has
+    no type for (exact decimals, dates) are their texts.
     """
+    from pandas.api.types import is_integer_dtype
+
     rows = example[list(trained.kinds)].head(5).reset_index(drop=True).copy()
     for column, kind in trained.kinds.items():
-        if kind == "numeric":
+        if kind == "numeric" or (is_integer_dtype(rows[column]) and _are_exact_doubles(example[column])):
             rows[column] = rows[column].astype("float64")
         elif rows[column].dtype == object and not all(isinstance(value, str | bool) for value in rows[column].dropna()):
             rows[column] = text_of_each(rows[column])
     return rows
+
+
+def _are_exact_doubles(whole_numbers: pd.Series) -> bool:
+    known = whole_numbers.dropna()
+    return known.empty or (int(known.max()) <= 2**53 and int(known.min()) >= -(2**53))
 
 
 @contextmanager
@@ -493,8 +502,11 @@ def _load(
     copy = tempfile.TemporaryDirectory(prefix="mlops_assets_model_")
     folder = Path(copy.name)
     found = fetch(tracking.client(uri), name, version, run_id, folder, sha256=sha256, home=home)
-    card = json.loads((folder / FOLDER / MODEL_CARD).read_text())
-    estimator = card["candidate"]["estimator"]
+    try:
+        card = json.loads((folder / FOLDER / MODEL_CARD).read_bytes())
+        estimator = card["candidate"]["estimator"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise model_file.UnreadableModel(f"{MODEL_CARD} is damaged or cut off ({error})") from error
     inner = folder / MODEL_FOLDER / "data" / PIPELINE_FOLDER
     # Versions that were logged as MLflow's scikit-learn flavor have the file beside MLmodel.
     pipeline, pipeline_format = model_file.read(

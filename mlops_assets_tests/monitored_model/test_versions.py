@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from mlops_assets.home import Home
 from mlops_assets.incidents import logged_versions
@@ -160,6 +161,8 @@ def test_a_lost_registry_makes_versions_unknown_and_no_number_stands_for_another
     assert (scored.partition.rows, scored.partition.reason is not None) == (0, True)
     with pytest.raises(registry.UnknownVersion, match=unknown):
         lost.versions.load(known)
+    [check] = verify_models(lost.lake, lost.store, lost.home)
+    assert (check.state, (check.problem or "").startswith("unknown version 1 of rides")) == ("failed", True)
     # Numbers start again, with a model that was tested on this month: it must not pass for the champion.
     trained = challenger.make(lost, NEXT)
     assert trained.partition.facts["version"] == "1"
@@ -255,3 +258,47 @@ def test_verify_models_checks_all_versions_and_adopts_those_without_a_record(ben
 def test_versions_of_a_home_without_a_declaration_are_those_of_the_bench(bench: Workbench) -> None:
     versions = Versions.of_home("rides", bench.lake, bench.store, bench.home)
     assert versions.load(in_force(bench)).fingerprint == in_force(bench).fingerprint
+
+
+class OfOnesOwn(LogisticRegression):
+    """An estimator of somebody's own project, which is on no list of trusted types."""
+
+
+OWN = {"estimator": f"{__name__}.OfOnesOwn", "params": {"max_iter": 200}}
+
+
+def test_a_model_that_only_pickle_can_store_is_no_candidate_unless_the_declaration_allows_it(tmp_path: Path) -> None:
+    with (
+        tiny_model.ingested(tmp_path, tiny_model.spec(candidates=[OWN]), MONTHS[:3]) as bench,
+        pytest.raises(ValueError, match=r"OfOnesOwn, which are on no list of trusted types.*`pickle: true`"),
+    ):
+        challenger.make(bench, TRAINED)
+
+
+def test_a_pickle_is_loaded_only_as_logged_and_while_the_declaration_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
+    allowed = tiny_model.spec(candidates=[OWN | {"pickle": True}])
+    with tiny_model.ingested(tmp_path, allowed, MONTHS) as bench:
+        challenger.make(bench, TRAINED)
+        champion.make(bench, TRAINED)
+        assert predictions.make(bench, NEXT).partition.rows == 600
+        forbidden = replace(bench, spec=tiny_model.spec(candidates=[OWN]))
+        with pytest.raises(registry.RegistryError, match="stored as a pickle, whose loading runs code"):
+            forbidden.versions.load(in_force(bench))
+        path = next(files_of(bench, "1").rglob("model.pkl"))
+        path.write_bytes(pickle.dumps(Mischief(tmp_path / "witness")))
+        registry._load.cache_clear()
+        with pytest.raises(registry.ChangedVersion):
+            bench.versions.load(in_force(bench))
+        assert not (tmp_path / "witness").exists()
+
+
+def test_the_key_pickle_changes_no_fingerprint(tmp_path: Path) -> None:
+    [declared] = tiny_model.SPEC["candidates"]
+    with tiny_model.ingested(tmp_path, tiny_model.spec(), MONTHS[:3]) as bench:
+        first = challenger.make(bench, TRAINED).partition.facts
+        other = replace(bench, spec=tiny_model.spec(candidates=[declared | {"pickle": True}]))
+        again = challenger.make(other, TRAINED).partition.facts
+    assert (again["reused"], again["fingerprint"]) == (True, first["fingerprint"])

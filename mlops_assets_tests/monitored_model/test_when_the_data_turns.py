@@ -51,6 +51,7 @@ from mlops_assets.monitored_model.reconciling import (
 from mlops_assets.monitored_model.resources import PARTITION_TAG, RUN_LEASE, mlflow_period_run
 from mlops_assets.monitored_model.sensors import platform_sensors
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.versions import Identity
 from mlops_assets_tests import rides_graph, tiny_model
 from mlops_assets_tests.monitored_model.conftest import MADE, TURNED, History, turn_again
 
@@ -441,15 +442,17 @@ def test_every_period_needs_no_cause_and_stores_none(history: History) -> None:
     assert history.store.causes("rides") == []
 
 
-def test_a_metric_that_hovers_around_its_limit_retrains_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [Identity("2", "b"), Identity("1", "b")], ids=["number", "number_given_again"])
+def test_a_metric_that_hovers_around_its_limit_retrains_once(tmp_path: Path, other: Identity) -> None:
     months = [f"2021-{month:02}" for month in range(1, 9)]
     verdicts = ["ok", "severe", "warning", "severe", "ok", "severe", "severe", "severe"]
-    versions = ["1", "1", "1", "1", "1", "1", "1", "2"]
+    versions = [Identity("1", "a")] * 7 + [other]
     rows = pa.table({"value": [1.0]})
     with tiny_model.workbench(tmp_path, tmp_path, tiny_model.spec(retrain="on_alert")) as bench:
         for _ in range(2):  # a period made again is no new cause
             for period, verdict, version in zip(months, verdicts, versions, strict=True):
-                bench.lake.write("rides", "performance", period, rows, facts={"version": version, "verdict": verdict})
+                facts = {"version": version.number, "fingerprint": version.fingerprint, "verdict": verdict}
+                bench.lake.write("rides", "performance", period, rows, facts=facts)
                 performance_judged(bench, period, verdict, f"f1 of {period} is {verdict}", version)
         causes = bench.store.causes("rides")
         assert [(cause.kind, cause.period) for cause in causes] == [

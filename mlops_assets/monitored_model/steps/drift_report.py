@@ -95,7 +95,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             **_prediction_drift_fact(report),
         },
     )
-    drift_judged(bench, period, report, model.version)
+    drift_judged(bench, period, report, Identity.of(model))
     shown = Presentation(metadata)
     shown.add("the pictures", lambda: _pictures(bench, period, report, reference, current))
     shown.add("Evidently's page", lambda: _page(bench, period, model, report))

@@ -111,7 +111,7 @@ def make(bench: Workbench, period: str) -> Outcome:
             "floor": _floor(bench.spec.metric, found.metrics),
         },
     )
-    performance_judged(bench, period, verdict, check.description, model.version)
+    performance_judged(bench, period, verdict, check.description, Identity.of(model))
     metadata = _performance_metadata(bench, model, found, served, estimate, fisher)
     if no_estimate:
         metadata["estimate"] = no_estimate
