@@ -23,7 +23,7 @@ from mlops_assets.monitored_model.versions import Versions, trained_in
 from mlops_assets.training import tracking
 from mlops_assets_tests import rides_graph
 
-ARCHIVE = Path(__file__).with_name("homes") / "rides_27fc6e6.tar.xz"
+ARCHIVE = Path(__file__).with_name("homes") / "rides_27fc6e6_nine_months.tar.xz"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ def relocate() -> None:
     run again at any time: locations that are right, or outside of any home, stay. Stop `mlops-assets dev` before.
 
     \b
-    Examples:
-      mv .mlops /srv/models && export MLOPS_HOME=/srv/models
+    Example:
       mlops-assets relocate
     """
     from mlops_assets.training.artifacts import relocate as rewrite

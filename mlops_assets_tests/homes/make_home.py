@@ -15,17 +15,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-MONTHS = [f"2021-{month:02}" for month in range(1, 10)]
-BREAK = date(2021, 6, 11)
-TURNED = "2021-08"
+# How many months: the day on which the rides turn, and the month in which they turn again.
+HISTORIES = {8: (date(2021, 4, 11), "2021-07"), 9: (date(2021, 6, 11), "2021-08")}
 CANDIDATES = [
     {"estimator": "sklearn.linear_model.LogisticRegression", "params": {"max_iter": 200}},
     {"estimator": "xgboost.XGBClassifier", "params": {"n_estimators": 10, "max_depth": 3}},
 ]
 
 
-def main(folder: Path, archive: Path) -> None:
+def main(folder: Path, archive: Path, number: int) -> None:
     """A severe month served by plan B and its recovery, a severe month that is accepted, a rollback at the end."""
+    months = [f"2021-{month:02}" for month in range(1, number + 1)]
+    turned, turned_again = HISTORIES[number]
+    accepted = months.index(turned_again)
     os.environ |= {"MLOPS_HOME": str(folder / "home"), "MLOPS_DATA_DIR": str(folder / "data")}
     import dagster as dg
 
@@ -40,12 +42,13 @@ def main(folder: Path, archive: Path) -> None:
 
     home = Home.from_env()
     home.prepare_dagster()
-    tiny_model.write_rides(folder / "data", MONTHS[:5])
-    tiny_model.write_rides(folder / "data", MONTHS[5:], since=BREAK)
-    rides = tiny_model.rides(TURNED)
+    quiet = turned.month - 1
+    tiny_model.write_rides(folder / "data", months[:quiet])
+    tiny_model.write_rides(folder / "data", months[quiet:], since=turned)
+    rides = tiny_model.rides(turned_again)
     fees = pa.array([40.0 if number % 5 else 5.0 for number in range(rides.num_rows)])
     rides = rides.set_column(rides.schema.get_field_index("fee"), "fee", fees)
-    pq.write_table(rides, folder / "data" / "rides" / f"{TURNED}.parquet")
+    pq.write_table(rides, folder / "data" / "rides" / f"{turned_again}.parquet")
     spec = tiny_model.spec(candidates=CANDIDATES, staging=2)
     definitions = rides_graph.definitions(spec)
     lake, store = Lake(home.lake_url), Store(home.store_url)
@@ -55,13 +58,15 @@ def main(folder: Path, archive: Path) -> None:
             for result in backfill(definitions, "rides", list(periods), instance=instance):
                 print(result.period, result.outcome, result.errors, flush=True)
 
-    run(*MONTHS[:8])
-    report = lake.partition("rides", "drift_report", TURNED)
+    run(*months[: accepted + 1])
+    report = lake.partition("rides", "drift_report", turned_again)
     print(report.facts["verdict"])
-    decisions.accept("rides", lake, store, TURNED, report.facts["report_digest"], "ann", "a new tariff, agreed upon")
-    run(*MONTHS[7:])
+    decisions.accept(
+        "rides", lake, store, turned_again, report.facts["report_digest"], "ann", "a new tariff, agreed upon"
+    )
+    run(*months[accepted:])
     print(decisions.rollback("rides", lake, store, None, "bob", "the new one is not trusted yet"))
-    run(MONTHS[8])
+    run(months[-1])
     client = tracking.client(home.tracking_uri)
     expected = {
         "spec": spec.model_dump(mode="json", exclude_unset=True),
@@ -94,4 +99,4 @@ def pack(home: Path, data: Path, expected: dict, archive: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]))
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]), int(sys.argv[3]))

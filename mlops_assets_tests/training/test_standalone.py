@@ -123,8 +123,15 @@ def write_input(bench: Workbench, path: Path) -> pd.DataFrame:
 def clean(*command: str | Path) -> None:
     """Run a program that finds nothing but its own environment's packages."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MLOPS_"))}
+    elsewhere = Path(command[0]).parent  # the working directory is on Python's path
     done = subprocess.run(
-        [str(part) for part in command], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [str(part) for part in command],
+        env=environment,
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
 
