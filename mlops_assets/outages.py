@@ -66,6 +66,10 @@ _CONNECTION_CLASSES = {
     ),
     *("MaxRetryError", "ServerTimeoutError", "ConnectionClosedError", "ProtocolError"),
 }
+_NO_CONNECTION = {
+    *("ConnectTimeout", "ConnectTimeoutError", "NewConnectionError", "NameResolutionError", "ProxyError", "SSLError"),
+    *("ClientConnectorError", "EndpointConnectionError", "ConnectionRefusedError", "gaierror"),
+}
 _SQL_CLASSES = {"OperationalError", "InterfaceError", "AdminShutdown", "CannotConnectNow", "DBAPIError"}
 _DISK_FULL = re.compile(
     r"no space left|disk (or volume )?is full|database or disk is full|disk quota|file too large", re.I
@@ -94,6 +98,16 @@ def transient(error: BaseException) -> bool:
     return any(_passes(one) for one in _chain(error))
 
 
+def answered(error: BaseException) -> bool:
+    """Whether an error is transient, and of a server that is there: one that is overloaded, or has broken off.
+
+    For servers that may be out of reach for good, such as those of sources on a machine without a network: nothing
+    is waited for where no connection came about.
+    """
+    names = {name for one in _chain(error) for name in (*_names(one), type(getattr(one, "reason", None)).__name__)}
+    return transient(error) and not names & _NO_CONNECTION
+
+
 def retry_seconds() -> float:
     """How long a transient error is waited for: `MLOPS_RETRY_SECONDS`, by default 20; 0 never tries again."""
     text = os.environ.get(RETRY_VARIABLE) or str(DEFAULT_RETRY_SECONDS)
@@ -106,12 +120,13 @@ def retry_seconds() -> float:
     return seconds
 
 
-def retried(work: Callable[[], Result], what: str) -> Result:
+def retried(work: Callable[[], Result], what: str, passes: Callable[[BaseException], bool] | None = None) -> Result:
     """The result of `work`, called again while it fails with a transient error; then that error is raised.
 
     Args:
         work: has to be safe to repeat: a read, a connection, or a write that replaces the same thing.
         what: what does not answer, for the log line of each attempt.
+        passes: which errors are transient, instead of `transient`.
     """
     import tenacity
 
@@ -124,7 +139,7 @@ def retried(work: Callable[[], Result], what: str) -> Result:
         _log.warning("%s does not answer (%s); again in %.1f s, for up to %g s", what, why[:300], wait, seconds)
 
     policy = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(transient),
+        retry=tenacity.retry_if_exception(passes or transient),
         wait=tenacity.wait_exponential(multiplier=FIRST_WAIT_SECONDS, min=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS),
         stop=tenacity.stop_before_delay(seconds),
         before_sleep=told,
@@ -197,6 +212,8 @@ def _passes(error: BaseException) -> bool:
     if _names(error) & _CONNECTION_CLASSES:
         return True
     status = getattr(getattr(error, "response", None), "status_code", None)
+    if "ClientResponseError" in _names(error):  # of aiohttp
+        status = getattr(error, "status", None)
     return status in (429, 502, 503, 504)
 
 

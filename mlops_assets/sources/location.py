@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops_assets.outages import answered, retried, transient
 from mlops_assets.ownership import note_download
 from mlops_assets.redaction import redact
 from mlops_assets.sources.declaration import Source
@@ -64,16 +65,31 @@ def locate(source: Source, period: str, data_dir: Path, downloads: Path) -> Loca
 
 
 def _copied(url: str, downloads: Path) -> Located:
+    target = downloads / _file_name(url)
+    try:
+        retried(lambda: _get(url, target), f"the source {redact(url)}", answered)
+    except Exception as error:
+        if transient(error):  # fsspec's HTTP says "not found" because of it
+            cause = error.__cause__ or error
+            raise NoData(
+                f"{url} could not be read ({type(cause).__name__}: {cause}); check that its server can be reached"
+            ) from error
+        if isinstance(error, FileNotFoundError):
+            raise NoData(f"no file {url}; put it there, or correct the source's path") from error
+        raise
+    note_download(downloads, target)
+    return Located(target, redact(url))
+
+
+def _get(url: str, target: Path) -> None:
     from upath import UPath
 
     remote = UPath(url)
-    target = downloads / _file_name(url)
-    if not remote.is_file():
-        raise NoData(f"no file {url}; put it there, or correct the source's path")
+    # Not by isfile or exists, which take any error for "no".
+    if remote.fs.info(remote.path)["type"] != "file":
+        raise FileNotFoundError(url)
     with Arriving(target) as temporary:
         remote.fs.get_file(remote.path, str(temporary))
-    note_download(downloads, target)
-    return Located(target, redact(url))
 
 
 def _file_name(url: str) -> str:
@@ -88,18 +104,26 @@ def _download(url: str, target: Path, looked: str) -> None:
 
     what_to_do = f"put the file there, or fetch {url} by hand"
     try:
-        with (
-            Arriving(target) as temporary,
-            requests.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as answer,
-        ):
-            if not answer.ok:
-                raise NoData(f"{looked}, and {url} answered {answer.status_code} {answer.reason}; {what_to_do}")
-            with temporary.open("wb") as file:
-                for chunk in answer.iter_content(1 << 20):
-                    file.write(chunk)
+        retried(lambda: _fetch(url, target), f"the source {redact(url)}", answered)
+    except requests.HTTPError as error:
+        answer = error.response
+        raise NoData(f"{looked}, and {url} answered {answer.status_code} {answer.reason}; {what_to_do}") from error
     except requests.RequestException as error:
         cause = f"{type(error).__name__}: {error}"
         raise NoData(f"{looked}, and {url} could not be fetched ({cause}); {what_to_do}") from error
+
+
+def _fetch(url: str, target: Path) -> None:
+    import requests
+
+    with (
+        Arriving(target) as temporary,
+        requests.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as answer,
+    ):
+        answer.raise_for_status()
+        with temporary.open("wb") as file:
+            for chunk in answer.iter_content(1 << 20):
+                file.write(chunk)
 
 
 class Arriving:

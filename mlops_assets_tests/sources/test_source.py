@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import pyarrow as pa
@@ -397,6 +398,8 @@ def test_a_csv_larger_than_the_memory_is_read(tmp_path: Path, monkeypatch: pytes
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
+    asked: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
         content = b"PAR1 some content"
         if self.path.startswith("/good"):
@@ -409,8 +412,16 @@ class _Server(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content) + 100))
             self.end_headers()
             self.wfile.write(content)
+        elif self.path.startswith("/busy") and len(_Server.asked) < 2:
+            _Server.asked.append(self.path)
+            self.send_error(503)
+        elif self.path.startswith("/busy"):
+            self.path = "/good"
+            self.do_GET()
         else:
             self.send_error(404)
+
+    do_HEAD = do_GET
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -441,12 +452,33 @@ def test_a_file_is_fetched_once_and_a_local_one_comes_first(tmp_path: Path, serv
 
 @pytest.mark.parametrize(("route", "said"), [("missing", "answered 404"), ("cut", "could not be fetched.*bytes")])
 def test_a_failed_download_says_what_was_answered_and_leaves_nothing(
-    tmp_path: Path, server: str, route: str, said: str
+    tmp_path: Path, server: str, route: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLOPS_RETRY_SECONDS", "0")
     source = declared(url=f"{server}/{route}/{{period}}.parquet")
     with pytest.raises(NoData, match=rf"no file .*trips_2021-01\.parquet.*{said}"):
         locate(source, "2021-01", tmp_path, tmp_path / "downloads")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("by", ["url", "path"])
+def test_a_server_that_is_overloaded_for_a_moment_is_asked_again(
+    tmp_path: Path, server: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlops_assets.outages.FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(_Server, "asked", [])
+    address = f"{server}/busy/{{period}}.parquet"
+    source = declared(url=address) if by == "url" else declared(path=address)
+    found = locate(source, "2021-01", tmp_path / "data", tmp_path / "downloads")
+    assert found.path.read_bytes() == b"PAR1 some content"
+    assert len(_Server.asked) == 2
+
+
+def test_a_server_that_is_out_of_reach_is_not_waited_for_and_no_missing_file(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(NoData, match=r"could not be read .*check that its server can be reached"):
+        locate(declared(path="http://127.0.0.1:9/{period}.parquet"), "2021-01", tmp_path, tmp_path / "downloads")
+    assert time.monotonic() - started < 10
 
 
 def test_without_network_or_url_the_message_says_where_to_put_the_file(tmp_path: Path) -> None:
