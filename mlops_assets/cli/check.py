@@ -17,7 +17,7 @@ def check(what: str | None) -> None:
     """Check the declarations of all models, of one MODEL, or of the file or folder PATH.
 
     Each thing that is wrong is a line: the file and its line, what was found there, what was expected, what to do.
-    Nothing is loaded or run. Exits with 1 when anything is wrong.
+    No data is read and nothing is run; estimators are imported. Exits with 1 when anything is wrong.
 
     \b
     Examples:
@@ -25,11 +25,13 @@ def check(what: str | None) -> None:
       mlops-assets check green_taxi
       mlops-assets check my_project/defs/late_parcels/defs.yaml
     """
-    from mlops_assets.declaration.checks import check_files, declaration_files
+    from mlops_assets.declaration.checks import check_files, declaration_files, estimator_problems
     from mlops_assets.declaration.yaml_documents import DeclarationError
 
     try:
         models = check_files(_files(what, list(declaration_files(DEFS))))
+        if wrong := estimator_problems(models):
+            raise DeclarationError(wrong)
     except DeclarationError as error:
         for problem in error.problems:
             say(str(problem), err=True)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from mlops_assets.declaration.yaml_documents import DeclarationError, Document, Place, Problem, read_documents, sentence
 from mlops_assets.monitored_model.features_sql import FeatureSqlError, check_features_sql
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.training.candidates import EstimatorError, check_parameters
 
 # In the order in which Dagster looks for them in a folder.
 FILES = ("defs.yaml", "defs.yml", "component.yaml")
@@ -84,6 +85,22 @@ def _holds_folders(path: Path) -> bool:
     except DeclarationError:
         return False
     return "dagster.DefsFolderComponent" in types
+
+
+def estimator_problems(models: Sequence[DeclaredModel]) -> list[Problem]:
+    """The candidates that are no estimators for their model's task, or don't take their parameters.
+
+    Imports the estimators' packages, which takes seconds: not for every load of the models.
+    """
+    problems = []
+    for model in models:
+        for number, candidate in enumerate(model.spec.candidates):
+            try:
+                check_parameters(candidate, model.spec.target.task)
+            except EstimatorError as error:
+                place = ("attributes", "candidates", number)
+                problems.append(model.document.problem(place, f"{_dotted(place)}: {error}"))
+    return problems
 
 
 # -- one document ---------------------------------------------------------------------------------------------
@@ -167,13 +184,28 @@ def _takes_text(place: Place) -> bool:
 def _validation_problems(document: Document, error: ValidationError) -> list[Problem]:
     problems, said = [], set()
     for wrong in error.errors(include_url=False):
-        place: Place = ("attributes", *wrong["loc"])
-        text = f"{_dotted(place)}: {_validation_text(document, place, wrong)}"
+        place = _place_of(document, wrong)
+        text = _validation_text(document, place, wrong)
+        # What several keys together break names the one to look at by itself.
+        text = text if text.startswith(_dotted(place)) else f"{_dotted(place)}: {text}"
         # The members of a union complain one by one, each below a name of its own.
         if (document.line_of(place), text) not in said:
             said.add((document.line_of(place), text))
             problems.append(document.problem(place, text))
     return problems
+
+
+def _place_of(document: Document, wrong: Any) -> Place:
+    """Where the value stands that an error is about."""
+    place: Place = ("attributes", *wrong["loc"])
+    if wrong["type"] in ("missing", "extra_forbidden"):
+        return place
+    # Below a value there are names of union members, which nobody has written.
+    while len(place) > 1 and place not in document.lines:
+        place = place[:-1]
+    said = re.match(r"\w+(?:\.\w+)*", str(wrong["ctx"]["error"])) if wrong["type"] == "value_error" else None
+    named = tuple(said[0].split(".")) if said else ()
+    return next((at for at in ((*place, *named), ("attributes", *named)) if at in document.lines), place)
 
 
 def _validation_text(document: Document, place: Place, wrong: Any) -> str:

@@ -24,9 +24,11 @@ from mlops_assets.sources.connection import create_period_macros, pin_timezone
 if TYPE_CHECKING:
     import duckdb
 
-WHOLE_NUMBERS = tuple(
-    f"{sign}{kind}" for sign in ("", "U") for kind in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
-)
+_BITS = {"TINYINT": 8, "SMALLINT": 16, "INTEGER": 32, "BIGINT": 64, "HUGEINT": 128}
+# The types of whole numbers with their smallest and largest.
+WHOLE_NUMBERS = {kind: (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for kind, bits in _BITS.items()} | {
+    f"U{kind}": (0, 2**bits - 1) for kind, bits in _BITS.items()
+}
 NUMERIC_TYPES = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "BOOLEAN", "HUGEINT")
 
 
@@ -139,7 +141,7 @@ def check_features_sql(spec: ModelSpec, sql: str, path: Path) -> None:
     for name in wanted:
         if name not in found:
             close = difflib.get_close_matches(name, found, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else "."
             raise FeatureSqlError(path, f"the query does not return {name!r}{hint} It returns {list(found)}")
     undeclared = [name for name in found if name not in wanted]
     if undeclared:
@@ -193,6 +195,10 @@ def _never_in(kind: str, value: Any) -> str | None:
         return "true or false without quotes"
     if kind.startswith((*WHOLE_NUMBERS, "DOUBLE", "FLOAT", "DECIMAL")) and isinstance(value, str):
         return "a number without quotes"
-    if kind in WHOLE_NUMBERS and isinstance(value, float) and not value.is_integer():
-        return "a whole number"
+    if kind in WHOLE_NUMBERS and isinstance(value, int | float):
+        if isinstance(value, float) and not value.is_integer():
+            return "a whole number"
+        smallest, largest = WHOLE_NUMBERS[kind]
+        if not smallest <= value <= largest:
+            return f"a number from {smallest} to {largest}"
     return None

@@ -53,6 +53,9 @@ def _refused_text(name: str, longest: int) -> str | None:
     return None
 
 
+# More periods than any model looks back at or ahead of; each costs a look into the lake.
+MOST_PERIODS = 1_200
+
 # Lists of a fixed length, not tuples: Dagster shows a sample of the YAML, and does not know how to write a tuple.
 Offsets = Annotated[list[int], Field(min_length=2, max_length=2)]
 Shares = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -78,6 +81,8 @@ class Window(BaseModel):
     def _in_time_order(self) -> Self:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         for name, (first, last) in parts.items():
+            if first < -MOST_PERIODS:
+                raise ValueError(f"window.{name} is [{first}, {last}]; an offset below -{MOST_PERIODS} is mistyped")
             if first > last:
                 raise ValueError(f"window.{name} is [{first}, {last}]; the first offset must not be after the last")
             if last > 0:
@@ -168,8 +173,10 @@ class ModelSpec(BaseModel):
     end: str | None = Field(default=None, description="Last period; without it the partitions follow the calendar.")
     owners: list[str] = Field(default_factory=list, description="Dagster owners: e-mail addresses or `team:name`.")
     source: Source = Field(description="Where the records are read, and their declared schema.")
-    lead: int = Field(default=0, ge=0, description="Periods that are opened before they begin.")
-    history: int = Field(default=0, ge=0, description="Earlier periods of raw rows that features.sql may look at.")
+    lead: int = Field(default=0, ge=0, le=MOST_PERIODS, description="Periods that are opened before they begin.")
+    history: int = Field(
+        default=0, ge=0, le=MOST_PERIODS, description="Earlier periods of raw rows that features.sql may look at."
+    )
     features: str = Field(default="features.sql", description="SQL file beside defs.yaml that makes the features.")
     target: Target = Field(description="What is predicted.")
     columns: dict[str, Column] = Field(description="The feature columns in order, with their rules.")
@@ -295,7 +302,9 @@ class ModelSpec(BaseModel):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        self.calendar.validate(self.start)
+        for name, period in (("start", self.start), ("end", self.end)):
+            if period is not None:
+                self._is_a_period(name, period)
         if self.end is not None and self.calendar.start(self.end) < self.calendar.start(self.start):
             raise ValueError(f"end ({self.end}) is before start ({self.start})")
         self._names_can_be_told_apart()
@@ -318,6 +327,12 @@ class ModelSpec(BaseModel):
         if isinstance(self.cut, float) and not 0 < self.cut < 1:
             raise ValueError(f"cut is {self.cut}; a score between 0 and 1 or `tuned` is expected")
         return self
+
+    def _is_a_period(self, name: str, period: str) -> None:
+        try:
+            self.calendar.validate(period)
+        except PeriodError as error:
+            raise ValueError(f"{name}: {error}") from error
 
     def _baseline_is_a_forecast(self) -> None:
         if self.baseline is None:

@@ -58,7 +58,12 @@ def test_the_shipped_models_are_as_they_should_be() -> None:
         ({"source": tiny_model.SPEC["source"] | {"pth": "x"}}, "pth", "did you mean 'path'?"),
         ({"cadence": "daily"}, "cadence", "cadence: found 'daily', expected 'monthly' or 'weekly'"),
         ({"trials": "many"}, "trials", "trials: found 'many', expected a valid integer"),
-        ({"segments": ["zones"]}, "attributes", "segments names 'zones'"),
+        ({"segments": ["zones"]}, "segments:", "segments names 'zones'"),
+        ({"start": "2021-13"}, "start:", "start: '2021-13' is not a month"),
+        ({"end": "2020-01"}, "end:", "end (2020-01) is before start (2021-01)"),
+        ({"history": 10**9}, "history", "history: found 1000000000, expected less than or equal to 1200"),
+        ({"lead": 10**9}, "lead", "lead: found 1000000000, expected less than or equal to 1200"),
+        ({"window": {"train": [-(10**9), -2]}}, "train:", "window.train is [-1000000000, -2]; an offset below -1200"),
         ({"name": "temp"}, "name: temp", "DuckDB's own schemas or databases"),
         ({"columns": {"fare": {}, "Fare": {}, "fee": {}}}, "attributes", "found 'fare' and 'Fare', expected names"),
     ],
@@ -122,6 +127,8 @@ TEXT_TARGET = tiny_model.SQL.replace("(payment = 2)::INTEGER", "(payment = 2)::V
         ("{column: is_cash, positive: 'true', isin: ['true', false]}", TEXT_TARGET, "target.isin: found False"),
         ("{column: is_cash, positive: '1'}", tiny_model.SQL, "found '1', expected a number without quotes"),
         ("{column: is_cash, positive: 0.5}", tiny_model.SQL, "found 0.5, expected a whole number"),
+        ("{column: is_cash, positive: 9999999999}", tiny_model.SQL, "expected a number from -2147483648 to 2147483647"),
+        ("{column: is_cash, positive: [1]}", tiny_model.SQL, "target.positive: found [1], expected"),
     ],
 )
 def test_a_target_that_could_never_be_the_event_is_refused_with_its_line(
@@ -264,6 +271,24 @@ def test_the_command_line_shows_a_line_for_each_problem_and_exits_with_1(tmp_pat
     path.write_text(declaration())
     result = CliRunner().invoke(main, ["check", str(path)])
     assert (result.exit_code, result.output) == (0, f"rides: as it should be ({path})\n")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        ({"estimator": "os.system"}, "'os.system' is not a class with scikit-learn's fit"),
+        ({"estimator": "sklearn.linear_model.LinearRegression"}, "is no estimator for classification"),
+        ({"estimator": "sklearn.linear_model.LogisticRegression", "params": {"c": 1}}, "unknown parameter 'c'"),
+    ],
+)
+def test_the_command_line_also_tries_the_estimators(candidate: dict[str, Any], said: str, tmp_path: Path) -> None:
+    text = declaration(candidates=[{"estimator": "sklearn.dummy.DummyClassifier"}, candidate])
+    path = write(tmp_path, text)
+    result = CliRunner().invoke(main, ["check", str(path)])
+    assert result.exit_code == 1
+    where, _, what = result.output.partition(": candidates.1: ")
+    assert where == f"{path}:{line_of(text, candidate['estimator'])}"
+    assert said in what
 
 
 def test_the_command_line_checks_a_model_by_its_name_or_names_those_that_there_are() -> None:

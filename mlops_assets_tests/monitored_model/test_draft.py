@@ -291,4 +291,4 @@ def test_of_columns_that_differ_in_case_one_is_drafted_and_the_other_is_named(tm
     draft = drafted("bank/loans.csv", "late", tmp_path / "data", tmp_path)
     spec, _ = declared(draft)
     assert list(spec.columns) == ["KM"]
-    assert "# 'left out: ''km''" in draft.defs_yaml("m", "mlops_assets.MonitoredModel")
+    assert "# left out: 'km'" in draft.defs_yaml("m", "mlops_assets.MonitoredModel")
