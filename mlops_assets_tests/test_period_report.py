@@ -78,6 +78,13 @@ def test_none_is_nothing_to_compare_with_yet(filled: Home) -> None:
     assert "│ none │" not in table.replace("  ", " ").replace("  ", " ")
 
 
+def test_a_period_and_its_incident_give_the_reasons_of_the_same_report_once(filled: Home) -> None:
+    said = run("incidents", "show", "rides", "2021-08").output
+    assert said.count("- fare: PSI 2.41") == 1
+    assert "Incident 3: drift in rides 2021-08, open" in said
+    assert run("incidents", "show", "3").output.count("- fare: PSI 2.41") == 1
+
+
 def test_a_log_of_decisions_and_the_champion_of_an_earlier_home_are_told_in_words(filled: Home) -> None:
     log = run("log", "rides").output
     assert re.search(r"\*  rides 2021-0\d  champion promoted: 1 → \d+\n    by mlops_assets: f1 of the challenger", log)

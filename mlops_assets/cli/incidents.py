@@ -70,17 +70,20 @@ def show_incident(what: tuple[str, ...]) -> None:
     model, period = what
     found = store.incidents(model=model, period=period)
     lake = Lake(open_home().lake_url)
+    report = lake.find(model, "drift_report", period)
+    said = None
     if period in lake.periods(model, "features"):
         print_period_report(lake, model, period)
+        said = None if report is None or report.damaged else report.facts.get("report_digest")
     elif not found:
         raise click.ClickException(
             f"{model} {period} has no incident, and nothing was made of it. Try: mlops-assets incidents list --all"
         )
     for incident in found:
-        _print_incident(store, incident.id)
+        _print_incident(store, incident.id, reasons=said is None or incident.evidence != said)
 
 
-def _print_incident(store: Store, number: int) -> None:
+def _print_incident(store: Store, number: int, *, reasons: bool = True) -> None:
     from mlops_assets.incidents.store import UnknownIncident
 
     try:
@@ -89,7 +92,7 @@ def _print_incident(store: Store, number: int) -> None:
         raise click.ClickException(str(error)) from error
     say(f"Incident {incident.id}: {incident.kind} in {incident.model} {incident.period}, {incident.state}")
     say(f"verdict {incident.verdict}" + (f", since {incident.since}" if incident.since else ""))
-    for reason in incident.reasons:
+    for reason in incident.reasons if reasons else ():
         say(f"  - {reason['sentence']}")
     for accept in store.accepts(incident.model, incident.period) if incident.kind == "drift" else ():
         say(f"{accept}")

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of lines.")
 def log(model: str | None, since: datetime | None, as_json: bool) -> None:
-    """Show every decision, by the platform or by a person: when (UTC), who, what, why, before and after.
+    """Show every decision: when (UTC), what, before and after, by whom, why.
 
-    The log is append only. This is the view monitoring.decisions. MODEL limits it to one model.
+    Those of the platform and those of people; MODEL limits them to one model. The log is append only. This is the view
+    monitoring.decisions.
 
     \b
     Examples:

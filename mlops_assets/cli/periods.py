@@ -56,7 +56,7 @@ def backfill(model: str, periods: str, trials: int | None) -> None:
 @click.argument("period", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
 def status(model: str | None, period: str | None, as_json: bool) -> None:
-    """Show what happened in each period: verdict, decision, champion, rows served, and by whom.
+    """Show what happened in each period: verdict, decision, champion, rows served.
 
     This is the view monitoring.periods. MODEL limits it to one model; with a PERIOD it explains that period: verdict,
     what is served by whom and why, champion before and after, metrics, incidents, and what to do next.
