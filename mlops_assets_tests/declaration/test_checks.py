@@ -15,6 +15,7 @@ from mlops_assets.cli import main
 from mlops_assets.declaration.checks import check_files, check_models, declaration_files
 from mlops_assets.declaration.yaml_documents import DeclarationError
 from mlops_assets.definitions import monitored_models
+from mlops_assets.lake.connection import reserved_schemas
 from mlops_assets_tests import tiny_model
 
 TYPE = "mlops_assets.MonitoredModel"
@@ -43,6 +44,17 @@ def refused(path: Path) -> DeclarationError:
 
 def line_of(text: str, part: str) -> int:
     return next(number for number, line in enumerate(text.splitlines(), 1) if part in line)
+
+
+def test_the_page_says_what_check_says_and_which_names_are_refused(tmp_path: Path) -> None:
+    page = (DEFS.parents[1] / "docs" / "declaration.md").read_text()
+    assert all(f"`{name}`" in page for name in reserved_schemas())
+    written = "{column: is_cash, positive: a, isin: [a, NO]}"
+    text = declaration(windw={}).replace("target:\n    column: is_cash\n", f"target: {written}\n")
+    misread, unknown = refused(write(tmp_path, text, TEXT_TARGET)).problems
+    assert f": {misread.text}\n" in page
+    assert unknown.text.partition(" one of ")[0] in page
+    assert unknown.text.partition("; ")[2] in page
 
 
 def test_the_shipped_models_are_as_they_should_be() -> None:
