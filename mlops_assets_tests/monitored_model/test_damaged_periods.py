@@ -99,6 +99,23 @@ def _view(table: str) -> str:
     return {"champion": "champions", "challenger": "challengers", "drift_report": "drift"}.get(table, table)
 
 
+def test_commands_about_a_period_or_a_model_answer_whatever_is_damaged(own_history: History) -> None:
+    runner = CliRunner()
+    for number, table in enumerate(rides_graph.TABLES):
+        with damaged(own_history, table, PERIOD, KINDS[number % len(KINDS)]):
+            for command in (
+                ["status", "rides", PERIOD],
+                ["incidents", "list", "--all"],
+                ["incidents", "show", "rides", PERIOD],
+                ["champion", "show", "rides"],
+                ["champion", "history", "rides"],
+                ["log", "rides"],
+            ):
+                said = runner.invoke(main, command)
+                assert (said.exit_code, said.exception) == (0, None), (table, command, said.output)
+            assert "is damaged" in runner.invoke(main, ["status", "rides", PERIOD]).output
+
+
 def test_making_the_period_again_repairs_it(own_history: History) -> None:
     newest = MADE[-1]
     before = statuses(own_history)
