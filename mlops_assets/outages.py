@@ -276,7 +276,9 @@ def _database(error: BaseException) -> str | None:
             )
         return None
     state = "does not answer" if _passes(error) else "refuses"
-    advice = "Start it, or correct MLOPS_STORE_URL" if _passes(error) else "Correct MLOPS_STORE_URL"
+    # Nothing in the error says whose database it is: ours, MLflow's or Dagster's own.
+    where = "its address (MLOPS_STORE_URL, MLFLOW_TRACKING_URI, or dagster.yaml)"
+    advice = f"Start it, or correct {where}" if _passes(error) else f"Correct {where}"
     return f"the database {state} ({_text(error)}). {advice}, then run this again"
 
 

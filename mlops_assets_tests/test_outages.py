@@ -153,6 +153,19 @@ def test_what_passes_by_itself_is_told_from_what_does_not(text: str, passes: boo
     assert not transient(ValueError(text))
 
 
+def test_an_error_of_a_database_names_every_address_that_it_may_come_from() -> None:
+    import psycopg
+
+    down = explain(psycopg.OperationalError("connection failed: connection to server at 127.0.0.1 failed: refused"))
+    assert down is not None
+    assert "does not answer" in down
+    assert "Start it, or correct its address (MLOPS_STORE_URL, MLFLOW_TRACKING_URI, or dagster.yaml)" in down
+    refused = explain(psycopg.OperationalError('connection failed: FATAL: role "nobody" does not exist'))
+    assert refused is not None
+    assert "refuses" in refused
+    assert "Start it" not in refused
+
+
 def test_work_is_tried_again_while_the_error_passes_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLOPS_RETRY_SECONDS", "3")
     tries: list[float] = []
