@@ -2,7 +2,7 @@
 
 As a program it runs periods in a process of its own, into the MLOPS_HOME of the environment:
 
-    python -m mlops_assets_tests.rides_graph 2021-07 [--killed-in performance]
+    python -m mlops_assets_tests.rides_graph 2021-07 [--killed-in performance] [--failing-in profile]
 """
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of an asset's function.
@@ -25,6 +25,7 @@ from mlops_assets.monitored_model.assets import LAKE_IO_MANAGER, partitions
 from mlops_assets.monitored_model.backfill import PeriodRunResult, backfill
 from mlops_assets.monitored_model.component import build_definitions
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets_tests import tiny_model
 
 BREAK = date(2021, 4, 11)
@@ -83,14 +84,21 @@ def _die(*_: object) -> NoReturn:
     raise AssertionError("a killed process goes on")
 
 
+def _fail(bench: Workbench, *_: object) -> NoReturn:
+    open_result = bench.con.sql("SELECT 1")
+    raise OSError(f"nothing is made of {open_result.columns}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("periods", nargs="+")
     parser.add_argument("--killed-in", help="the step in which the process is killed")
+    parser.add_argument("--failing-in", help="the step that raises while it reads")
     arguments = parser.parse_args()
-    if arguments.killed_in:
-        step = import_module(f"mlops_assets.monitored_model.steps.{arguments.killed_in}")
-        step.make = _die  # type: ignore[attr-defined]
+    for name, replaced in ((arguments.killed_in, _die), (arguments.failing_in, _fail)):
+        if name:
+            step = import_module(f"mlops_assets.monitored_model.steps.{name}")
+            step.make = replaced  # type: ignore[attr-defined]
     results = list(backfill(definitions(), "rides", arguments.periods))
     for result in results:
         print(result.period, result.outcome, result.errors)
