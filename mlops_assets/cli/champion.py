@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mlops_assets.cli.deciding import decide
-from mlops_assets.cli.project import current_user, open_store
+from mlops_assets.cli.project import current_user, open_home, open_store
 from mlops_assets.terminal import print_table, say, say_lines
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from mlops_assets.incidents.store import Store
-    from mlops_assets.lake.store import Lake
+    from mlops_assets.lake.store import Lake, Partition
 
 # What a decision is called where people read it and its name in the lake and the log says too little.
 IN_WORDS = {
@@ -125,16 +125,22 @@ def _print_champion(model: str) -> None:
     decided = IN_WORDS.get(facts["decision"], facts["decision"])
     row = [period, decided, facts["version"], facts["previous_version"], facts["reason"]]
     print_table(columns, [row], note="reason")
-    say(_aliases(model, store, facts["version"]))
+    say(_aliases(lake, store, decision))
 
 
-def _aliases(model: str, store: Store, version: str | None) -> str:
+def _aliases(lake: Lake, store: Store, decision: Partition) -> str:
     """What MLflow's aliases say, and what to do where that is not what was decided."""
     from mlops_assets.monitored_model.aliases import alias_state, notice
+    from mlops_assets.monitored_model.versions import Versions, as_known
     from mlops_assets.training import registry
 
+    model = decision.model
     repair = f"mlops-assets champion repair {model} --why …"
     client = _mlflow()
+    in_force = as_known(lake, decision)
+    version = None if in_force is None else Versions.of_home(model, lake, store, open_home()).number(in_force)
+    if in_force is not None and version is None:
+        return f"MLflow's registry does not hold version {in_force.number}, which is in force. {registry.TRAIN_AGAIN}."
     try:
         state = alias_state(store, client, model)
     except registry.RegistryError as error:

@@ -172,6 +172,9 @@ def finish(lake: Lake, store: Store, model: str, staging: int, open_client: Call
     from mlops_assets.training import aliases
 
     client = open_client()
+    wanted = _held(lake, store, client, model, staging)
+    if wanted is None or (last is not None and last.after == str(wanted)):  # the registry may have other numbers by now
+        return None
     with Lease(store, model, what="finishing a decision that broke off") as lease:
         wanted, decision = _held(lake, store, client, model, staging), newest_decision(lake, model)
         if wanted is None or decision is None or (last is not None and last.after == str(wanted)):

@@ -189,11 +189,12 @@ class Versions:
         return self._load(number, record)
 
     def number(self, version: Identity) -> str | None:
-        """The number of a version in the present registry, None when it is not there."""
-        try:
-            return self._registered(version)[0]
-        except UnknownVersion:
-            return None
+        """The number of a version in the present registry, None when it is not there. Its files are not looked at."""
+        known, recorded = self._recorded(version)
+        if known is not None:
+            return known[0]
+        named = None if recorded else self._named(version.fingerprint)
+        return None if named is None else self._number_of(named)
 
     def check(self, version: Identity) -> str:
         """Compare the files of a version with the digest that was kept; returns its number in the present registry.
@@ -274,24 +275,31 @@ class Versions:
 
     def _registered(self, version: Identity) -> tuple[str, LoggedVersion]:
         """The number of a version in the present registry, and its record."""
-        found = logged_versions.records(self.store, self.model, fingerprint=version.fingerprint)
-        for record in found:
-            number = registry.version_of_run(self.client, self.model, record.run_id)
-            if number is not None:
-                return number, record
-        if not found:
-            known = self._named(version.fingerprint)
-            if known is not None:
-                return self._adopt(known)
+        known, recorded = self._recorded(version)
+        if known is not None:
+            return known
+        if not recorded:
+            named = self._named(version.fingerprint)
+            if named is not None:
+                return self._adopt(named)
         raise UnknownVersion(
             f"unknown {self._called(version)}: "
             + (
                 "the platform logged it, but the registry does not hold it; was the registry lost or emptied? "
-                if found
+                if recorded
                 else "the platform has no record of it, and no challenger of the lake names it. "
             )
             + TRAIN_AGAIN
         )
+
+    def _recorded(self, version: Identity) -> tuple[tuple[str, LoggedVersion] | None, bool]:
+        """The newest record of a version that the present registry holds, with its number; and whether any exists."""
+        found = logged_versions.records(self.store, self.model, fingerprint=version.fingerprint)
+        for record in found:
+            number = registry.version_of_run(self.client, self.model, record.run_id)
+            if number is not None:
+                return (number, record), True
+        return None, bool(found)
 
     def _called(self, version: Identity) -> str:
         return f"version {version.number or '(never numbered)'} of {self.model} ({version.fingerprint[:12]}…)"

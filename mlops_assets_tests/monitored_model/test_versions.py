@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 
+from mlops_assets.cli import main
 from mlops_assets.home import Home
 from mlops_assets.incidents import logged_versions
 from mlops_assets.incidents.store import Store
@@ -156,6 +158,7 @@ def test_a_file_is_read_by_the_platforms_own_list_of_types(bench: Workbench) -> 
 def test_a_lost_registry_makes_versions_unknown_and_no_number_stands_for_another_model(bench: Workbench) -> None:
     known = in_force(bench)
     lost = without_registry(bench)
+    assert lost.versions.number(known) is None
     unknown = rf"unknown version 1 of rides \({known.fingerprint[:12]}"
     scored = predictions.make(lost, NEXT)
     assert (scored.partition.rows, scored.partition.reason is not None) == (0, True)
@@ -175,6 +178,17 @@ def test_a_lost_registry_makes_versions_unknown_and_no_number_stands_for_another
     assert decided.partition.facts["fingerprint"] == trained.partition.facts["fingerprint"]
 
 
+def test_the_command_line_says_that_the_version_in_force_is_not_in_the_registry(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "the same: champion=1" in CliRunner().invoke(main, ["champion", "show", "rides"]).output
+    lost = without_registry(bench)
+    challenger.make(lost, NEXT)  # takes number 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", lost.home.tracking_uri)
+    said = " ".join(CliRunner().invoke(main, ["champion", "show", "rides"]).output.split())
+    assert "MLflow's registry does not hold version 1, which is in force. Materialize the challenger" in said
+
+
 def test_periods_say_that_their_version_is_unknown(bench: Workbench) -> None:
     predictions.make(bench, NEXT)
     lost = without_registry(bench)
@@ -191,7 +205,7 @@ def test_a_version_that_was_lost_is_trained_again_and_stands_for_the_old_number(
     again = challenger.make(lost, TRAINED)
     assert again.partition.facts["trained_again_because"].startswith("unknown version 1 of rides")
     assert (again.partition.facts["version"], again.partition.facts["fingerprint"]) == ("2", known.fingerprint)
-    assert lost.versions.load(known).version == "2"
+    assert (lost.versions.load(known).version, lost.versions.number(known)) == ("2", "2")
     assert predictions.make(lost, NEXT).partition.facts["version"] == "2"
 
 
