@@ -18,6 +18,7 @@ from mlops_assets.cli import main
 from mlops_assets.home import Home
 from mlops_assets.incidents.store import Store
 from mlops_assets.lake.store import Lake
+from mlops_assets.monitored_model.aliases import finish
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.monitored_model.versions import Versions, trained_in
 from mlops_assets.training import tracking
@@ -174,3 +175,22 @@ def test_relocate_refuses_a_store_that_does_not_move_with_a_home(
     assert found.exit_code == 1
     assert "only the SQLite database of a home is relocated" in found.output
     assert "secret" not in found.output
+
+
+def test_its_decisions_are_in_the_log_marked_as_reconstructed_and_only_once(filled: FilledHome) -> None:
+    store = Store(filled.home.store_url)
+    for _ in range(2):
+        with monitoring.connect(filled.lake, store) as con:
+            found = con.sql(
+                "SELECT period, after, bool_and(reconstructed) FROM monitoring.decisions WHERE subject = 'champion' "
+                "GROUP BY ALL ORDER BY period"
+            ).fetchall()
+            served = con.sql("SELECT period FROM monitoring.decisions WHERE subject = 'served' ORDER BY ALL").fetchall()
+        wanted = [(line["period"], line["champion_version"], True) for line in filled.expected["status"]]
+        assert found == wanted
+        assert [period for (period,) in served] == [period for period, *_ in wanted]
+    finished = finish(filled.lake, store, "rides", 0, lambda: tracking.client(filled.home.tracking_uri))
+    assert finished is None
+    assert filled.aliases() == filled.expected["aliases"], "nothing is moved"
+    (pointed,) = store.decisions("rides", subject="alias")
+    assert (pointed.reconstructed, pointed.action) == (True, "moved")

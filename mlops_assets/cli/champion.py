@@ -170,6 +170,30 @@ def _unlogged_aliases(client: MlflowClient, model: str, version: str | None, rep
     return f"MLflow's alias `champion` is {found.get(registry.CHAMPION, 'not set')}; to point it: {repair}"
 
 
+def moved_aliases(model: str, store: Store) -> str | None:
+    """In what MLflow's aliases are not where the platform has left them; None when they are. It is written down.
+
+    Of a tracking server, which may not answer for minutes, it is what was noticed last.
+    """
+    from mlops_assets.home import Home
+    from mlops_assets.monitored_model.aliases import alias_state, known_move, notice
+
+    if not Home.from_env().tracking_uri.startswith("sqlite:"):
+        move = known_move(store, model)
+        return None if move is None else f"moved by hand in MLflow: {move.after}, decided is {move.before}"
+    from mlops_assets.training import registry
+
+    client = _mlflow()
+    try:
+        state = alias_state(store, client, model)
+    except registry.RegistryError as error:
+        return f"MLflow's aliases can't be compared: {error}"
+    if state is None or not state.changes:
+        return None
+    notice(store, client, model)
+    return str(state)
+
+
 def _print_history(model: str) -> None:
     """Every decision about the champion, those that were replaced too."""
     from mlops_assets.monitored_model.decision_log import catch_up

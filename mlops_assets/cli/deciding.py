@@ -32,6 +32,7 @@ def decide(model: str, decision: Callable[[Lake, Store], object], *, period: str
         definitions, instance = open_project()
         from mlops_assets.monitored_model.backfill import (
             UnknownModel,
+            finish_what_broke_off,
             how_it_is_served,
             reconcile,
             shared,
@@ -41,6 +42,7 @@ def decide(model: str, decision: Callable[[Lake, Store], object], *, period: str
 
         try:
             spec_of(definitions, model)
+            finish_what_broke_off(definitions, model, instance)
             decision(*shared(definitions))
         except (UnknownModel, Refused, ValueError) as error:
             raise click.ClickException(str(error)) from error

@@ -85,6 +85,8 @@ def show_incident(what: tuple[str, ...]) -> None:
 
 def _print_incident(store: Store, number: int, *, reasons: bool = True) -> None:
     from mlops_assets.incidents.store import UnknownIncident
+    from mlops_assets.lake.store import Lake
+    from mlops_assets.monitored_model.situation import situation
 
     try:
         incident = store.incident(number)
@@ -94,12 +96,12 @@ def _print_incident(store: Store, number: int, *, reasons: bool = True) -> None:
     say(f"verdict {incident.verdict}" + (f", since {incident.since}" if incident.since else ""))
     for reason in incident.reasons if reasons else ():
         say(f"  - {reason['sentence']}")
-    for accept in store.accepts(incident.model, incident.period) if incident.kind == "drift" else ():
-        say(f"{accept}")
-    if incident.kind == "drift" and incident.state == "open" and incident.evidence:
-        say("to let the champion serve all the same:")
-        command = f"{incident.model} {incident.period} --digest {incident.evidence[:16]}"
-        say_command(f"mlops-assets incidents accept {command} --why …", indent=2)
+    say("now:")
+    for line in situation(Lake(open_home().lake_url), store, incident):
+        said, colon, command = line.partition(": mlops-assets ")
+        say(f"  {said}{':' if colon else ''}")
+        if colon:
+            say_command(f"mlops-assets {command}", indent=4)
     say("history:")
     for event in incident.history:
         who = f" by {event.by}: {event.why}" if event.by else ""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlops_assets.cli.champion import IN_WORDS
+from mlops_assets.cli.champion import IN_WORDS, moved_aliases
 from mlops_assets.cli.project import open_store
 from mlops_assets.terminal import print_json, say
 
 if TYPE_CHECKING:
-    from mlops_assets.incidents.store import Decision, Store
+    from mlops_assets.incidents.store import Decision
 
 
 @click.command()
@@ -47,7 +47,8 @@ def log(model: str | None, since: datetime | None, as_json: bool) -> None:
         raise click.ClickException(f"nothing was decided about {model!r}; there are decisions about {known}")
     for name in models if model is None else {model} & set(models):
         catch_up(lake, store, name)
-        _notice_aliases(store, name)
+        if store.decisions(name, subject="alias"):
+            moved_aliases(name, store)
     found = store.decisions(model, since=None if since is None else since.replace(tzinfo=UTC))
     if as_json:
         print_json([_as_object(decision) for decision in found])
@@ -58,17 +59,6 @@ def log(model: str | None, since: datetime | None, as_json: bool) -> None:
             _print_decision(decision)
         if any(decision.reconstructed for decision in found):
             say("* added afterwards, from what the lake and the incident store still knew")
-
-
-def _notice_aliases(store: Store, model: str) -> None:
-    from mlops_assets.home import Home
-    from mlops_assets.monitored_model.aliases import notice
-    from mlops_assets.training import tracking
-
-    home = Home.from_env()
-    if store.decisions(model, subject="alias"):
-        tracking.initialise(home.tracking_uri, home.artifacts)
-        notice(store, tracking.client(home.tracking_uri), model)
 
 
 def _as_object(decision: Decision) -> dict[str, object]:

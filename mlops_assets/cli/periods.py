@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlops_assets.cli.champion import moved_aliases
 from mlops_assets.cli.deciding import OUTCOME_STYLE, print_period
 from mlops_assets.cli.period_report import print_period_report
 from mlops_assets.cli.project import load_definitions, open_home, open_store
@@ -84,8 +85,19 @@ def status(model: str | None, period: str | None, as_json: bool) -> None:
         say("No period has been made yet. Try: mlops-assets demo")
     else:
         _print_statuses(found)
-        for line in _last_verifications(lake, sorted({line.model for line in found})):
+        models = sorted({line.model for line in found})
+        for line in [*_last_verifications(lake, models), *_moved_aliases(models)]:
             say(line)
+
+
+def _moved_aliases(models: Sequence[str]) -> Iterator[str]:
+    """Of which models somebody has moved MLflow's aliases; asked of MLflow where they were pointed at all."""
+    store = open_store()
+    for name in models:
+        if store.decisions(name, subject="alias"):
+            state = moved_aliases(name, store)
+            if state is not None:
+                yield f"{name}: {state}. See: mlops-assets champion show {name}"
 
 
 def _last_verifications(lake: Lake, models: Sequence[str]) -> Iterator[str]:
@@ -176,7 +188,7 @@ def _next(model: str, wanted: Sequence[str], done: int) -> str:
 
 def _print_results(results: Sequence[PeriodRunResult], made: dict[str, PeriodStatus]) -> None:
     metric = next((status.metric for status in made.values() if status.metric), "metric")
-    columns = ["period", "run", "verdict", "decision", "champion", metric, "rows", "served", "served by"]
+    columns = ["period", "run", "verdict", "decision", "in force after", metric, "rows", "served", "served by"]
     rows: list[list[object]] = []
     for result in results:
         status = made.get(result.period)
@@ -187,7 +199,7 @@ def _print_results(results: Sequence[PeriodRunResult], made: dict[str, PeriodSta
             [
                 *(result.period, result.outcome, status.verdict, status.decision, status.champion_version),
                 *(None if status.metric_value is None else f"{status.metric_value:.3f}", status.rows),
-                *(status.served_rows, status.served_source),
+                *(status.served_rows, _who_serves(status)),
             ]
         )
     styles = {"run": OUTCOME_STYLE, "verdict": VERDICT_STYLE}
@@ -197,6 +209,14 @@ def _print_results(results: Sequence[PeriodRunResult], made: dict[str, PeriodSta
     if still_open:
         told = "1 incident is" if still_open == 1 else f"{still_open} incidents are"
         say(f"{told} open: mlops-assets incidents list")
+
+
+def _who_serves(status: PeriodStatus) -> str | None:
+    """What a period is served with and, where that has one, the number of the version: `champion 3`."""
+    if status.served_source is None:
+        return None
+    source = IN_WORDS.get(("served by", status.served_source), status.served_source)
+    return source if status.served_version is None else f"{source} {status.served_version}"
 
 
 def _print_what_went_wrong(results: Sequence[PeriodRunResult], made: dict[str, PeriodStatus]) -> None:
@@ -224,7 +244,7 @@ def _print_statuses(found: Sequence[PeriodStatus]) -> None:
         rows = [
             [
                 *(line.period, DAMAGED if line.gate == DAMAGED else line.verdict, line.decision, line.champion_version),
-                *(line.rows, line.served_rows, line.served_source, reason(line)),
+                *(line.rows, line.served_rows, _who_serves(line), reason(line)),
             ]
             for line in found
             if line.model == model

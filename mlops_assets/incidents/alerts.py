@@ -46,6 +46,9 @@ _TYPES = {"incident_resolved": "success", "champion_promoted": "success", "champ
 _log = logging.getLogger(__name__)
 
 
+Situation = Callable[[Mapping[str, Any]], Sequence[str]]
+
+
 @dataclass(frozen=True)
 class Delivered:
     """What one pass did: attempts that arrived and that failed, and the deliveries that still wait, due or not."""
@@ -81,7 +84,11 @@ def urls_from_env() -> list[str]:
 
 
 def deliver(
-    store: Store, urls: Sequence[str] | None = None, now: datetime | None = None, limit: int = 100
+    store: Store,
+    urls: Sequence[str] | None = None,
+    now: datetime | None = None,
+    limit: int = 100,
+    situation: Situation | None = None,
 ) -> Delivered:
     """Send what is due. A dead endpoint is noted and logged, never raised.
 
@@ -89,6 +96,8 @@ def deliver(
         urls: Apprise URLs; by default those of the environment. Without any, waiting alerts become `not configured`.
         now: the moment that due alerts are measured against.
         limit: most alerts to send to each endpoint in this pass.
+        situation: gives the sentences about what holds now, which end an alert's text; they are not stored, because
+            they change.
 
     A pass leaves an endpoint after its first failure, and the endpoints are served side by side, so it ends soon after
     the slowest of them. A failed delivery is tried again after 30 s, 1 min, 2 min, … and at least hourly.
@@ -103,7 +112,9 @@ def deliver(
     sent = failed = 0
     if endpoints and _any_due(store, started):
         with ThreadPoolExecutor(len(endpoints)) as pool:
-            for arrived, broke in pool.map(lambda endpoint: _drain(store, endpoint, clock, limit), endpoints):
+            for arrived, broke in pool.map(
+                lambda endpoint: _drain(store, endpoint, clock, limit, situation), endpoints
+            ):
                 sent, failed = sent + arrived, failed + broke
     return Delivered(sent, failed, _settle(store))
 
@@ -143,11 +154,13 @@ def _any_due(store: Store, now: datetime) -> bool:
         return connection.execute(due.limit(1)).first() is not None
 
 
-def _drain(store: Store, endpoint: _Endpoint, clock: Callable[[], datetime], limit: int) -> tuple[int, int]:
+def _drain(
+    store: Store, endpoint: _Endpoint, clock: Callable[[], datetime], limit: int, situation: Situation | None
+) -> tuple[int, int]:
     """Send what is due to one endpoint; how many arrived, and how many (at most one) failed."""
     sent = 0
     for alert in _claims(store, endpoint, clock, limit):
-        error = _send(endpoint, alert)
+        error = _send(endpoint, {**alert, "body": _with_situation(alert, situation)})
         error = None if error is None else redact(error, endpoint.secrets)
         _note(store, endpoint, alert, error, clock())
         if error is not None:
@@ -176,6 +189,19 @@ def _claims(
             claim = {"attempts": row["attempts"] + 1, "next_at": clock() + timedelta(seconds=CLAIM_SECONDS)}
             connection.execute(deliveries.update().where(mine, deliveries.c.alert_id == row["id"]).values(claim))
         yield {**row, **claim}
+
+
+def _with_situation(alert: Mapping[str, Any], situation: Situation | None) -> str:
+    """An alert's text with what holds now at its end. It goes out without that rather than not at all."""
+    body = str(alert["body"])
+    if situation is None:
+        return body
+    try:
+        return redact("\n".join([body, *situation(alert)]))
+    except Exception as error:  # noqa: BLE001  whatever is broken there, people have to be told of the incident
+        _log.warning("Alert %d is sent without the present situation: %s", alert["id"], redact(str(error)))
+        unread = f"What is served now could not be read ({type(error).__name__})"
+        return f"{body}\n{unread}: mlops-assets status {alert['model']}"
 
 
 def _send(endpoint: _Endpoint, alert: Mapping[str, Any]) -> str | None:

@@ -52,7 +52,7 @@ AlertKind = Literal[
     "infrastructure_failure",
 ]
 
-SENTENCES_IN_ALERT = 10
+SENTENCES_IN_ALERT = 10  # beside those that make the verdict severe, of which none is cut
 
 
 class UnknownIncident(LookupError):
@@ -64,7 +64,7 @@ class AlreadyResolved(ValueError):
 
 
 class NothingAccepted(LookupError):
-    """No accept of this period is in force, so none can be withdrawn."""
+    """This period was never accepted, so no accept can be withdrawn."""
 
 
 class UnknownCause(LookupError):
@@ -227,7 +227,8 @@ class Store(Database):
 
         Args:
             evidence: digest of what was found: two findings are the same when it is.
-            reasons: JSON; each has a `sentence`.
+            reasons: JSON; each has a `sentence`, and the `verdict` that it stands for where it has one. Most important
+                first.
         """
         _one_of(kind, IncidentKind, "kind of incident")
         _said(model=model, period=period, verdict=verdict, evidence=evidence)
@@ -383,10 +384,12 @@ class Store(Database):
     def _tell_opened(self, connection: sa.Connection, incident: Incident, line: int, now: datetime) -> None:
         outage = incident.kind == "outage"
         what = "no data" if outage else f"{incident.kind.replace('_', ' ')} {incident.verdict}"
-        sentences = [str(reason["sentence"]) for reason in incident.reasons if reason.get("sentence")]
-        body = sentences[:SENTENCES_IN_ALERT]
-        if len(sentences) > len(body):
-            body.append(f"and {len(sentences) - len(body)} more")
+        said = [reason for reason in incident.reasons if reason.get("sentence")]
+        severe = [str(reason["sentence"]) for reason in said if reason.get("verdict") == "severe"]
+        others = [str(reason["sentence"]) for reason in said if reason.get("verdict") != "severe"]
+        body = severe + others[:SENTENCES_IN_ALERT]
+        if len(others) > SENTENCES_IN_ALERT:
+            body.append(f"and {len(others) - SENTENCES_IN_ALERT} more")
         if incident.since:
             body.append(f"Since {incident.since}.")
         body.append(f"Incident {incident.id}: `mlops-assets incidents show {incident.id}`")
@@ -429,15 +432,19 @@ class Store(Database):
     def withdraw(self, model: str, period: str, by: str, why: str) -> Accept:
         """Take the accept of a period back, so that the verdict counts again; the incident that it closed opens again.
 
+        One that was withdrawn before stays as it is, and is given back.
+
         Raises:
-            NothingAccepted: nothing was changed.
+            NothingAccepted: the period was never accepted.
         """
         _said(model=model, period=period, by=by, why=why)
         table, incidents = self._t.accepts, self._t.incidents
         with self.write() as connection:
-            known = self._accepted(connection, model, period)
+            known = self._newest_accept(connection, model, period)
             if known is None:
-                raise NothingAccepted(f"no accept of {model} {period} is in force, so there is nothing to withdraw")
+                raise NothingAccepted(f"{model} {period} was never accepted, so there is nothing to withdraw")
+            if known.withdrawn_at is not None:
+                return known
             now = self.now(connection)
             values: dict[str, Any] = {"withdrawn_at": now, "withdrawn_by": by, "withdrawn_why": why}
             connection.execute(table.update().where(table.c.id == known.id).values(values))
@@ -465,10 +472,14 @@ class Store(Database):
         return [Accept(**row) for row in self._rows(self._t.accepts, model=model, period=period)]
 
     def _accepted(self, connection: sa.Connection, model: str, period: str) -> Accept | None:
+        accept = self._newest_accept(connection, model, period)
+        return None if accept is None or accept.withdrawn_at is not None else accept
+
+    def _newest_accept(self, connection: sa.Connection, model: str, period: str) -> Accept | None:
         table = self._t.accepts
         query = table.select().where(table.c.model == model, table.c.period == period)
         row = connection.execute(query.order_by(table.c.id.desc()).limit(1)).mappings().one_or_none()
-        return None if row is None or row["withdrawn_at"] is not None else Accept(**row)
+        return None if row is None else Accept(**row)
 
     def order(
         self,

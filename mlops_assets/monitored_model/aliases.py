@@ -139,6 +139,7 @@ def point(
     wanted, decision = _held(lake, store, client, model, staging), newest_decision(lake, model)
     if wanted is None or decision is None:
         return
+    lease.check()  # halfway through somebody else's writes, MLflow looks as if moved by hand
     notice(store, client, model)
     changes = aliases.missing_changes(client, model, wanted)
     aliases.apply(client, model, changes, lease.check)
@@ -160,18 +161,22 @@ def _newest(store: Store, model: str, *, by_platform: bool = False) -> Decision 
     return next((line for line in reversed(lines) if not (by_platform and line.action == BY_HAND)), None)
 
 
+def is_unfinished(lake: Lake, store: Store, model: str, staging: int) -> bool:
+    """Whether the log lacks the line that ends the newest decision."""
+    wanted, last = decided(lake, model, staging), _newest(store, model, by_platform=True)
+    return wanted is not None and (last is None or last.after != str(wanted))
+
+
 def finish(lake: Lake, store: Store, model: str, staging: int, open_client: Callable[[], MlflowClient]) -> str | None:
     """Finish the newest decision where a process died before its aliases were pointed; what was done, None if nothing.
 
     MLflow is asked only where the log lacks the line that ends a decision.
     """
-    wanted = decided(lake, model, staging)
-    last = _newest(store, model, by_platform=True)
-    if wanted is None or (last is not None and last.after == str(wanted)):
+    if not is_unfinished(lake, store, model, staging):
         return None
     from mlops_assets.training import aliases
 
-    client = open_client()
+    client, last = open_client(), _newest(store, model, by_platform=True)
     wanted = _held(lake, store, client, model, staging)
     if wanted is None or (last is not None and last.after == str(wanted)):  # the registry may have other numbers by now
         return None
@@ -179,7 +184,7 @@ def finish(lake: Lake, store: Store, model: str, staging: int, open_client: Call
         wanted, decision = _held(lake, store, client, model, staging), newest_decision(lake, model)
         if wanted is None or decision is None or (last is not None and last.after == str(wanted)):
             return None
-        if last is None and aliases.aliases_of(client, model):
+        if last is None and not _has_log(store, decision) and aliases.aliases_of(client, model):
             # Of a time when no log was kept: what differs from the decision may have been moved by hand.
             why = f"the decision of {decision.period}, pointed before there was a log"
             line = Line(model, decision.period, "alias", "moved", PLATFORM, why, None, str(wanted))
@@ -193,6 +198,13 @@ def finish(lake: Lake, store: Store, model: str, staging: int, open_client: Call
     return f"the decision of {decision.period} was finished: {wanted}"
 
 
+def _has_log(store: Store, decision: Partition) -> bool:
+    """Whether a decision was made while the log was kept: by its line, written before the first alias is pointed."""
+    lines = store.decisions(decision.model, subject="champion")
+    known = next((line for line in reversed(lines) if line.period == decision.period), None)
+    return known is not None and not known.reconstructed
+
+
 def alias_state(store: Store, client: MlflowClient, model: str) -> AliasState | None:
     """The aliases as they were pointed last, and what MLflow has otherwise; None before they were pointed at all.
 
@@ -204,6 +216,13 @@ def alias_state(store: Store, client: MlflowClient, model: str) -> AliasState | 
     if last is None:
         return None
     return AliasState(last, aliases.missing_changes(client, model, aliases.Pointed.from_text(last.after or "")))
+
+
+def known_move(store: Store, model: str) -> Decision | None:
+    """The log's line about a move by hand that nothing has put right since; MLflow is not asked."""
+    newest, pointed = _newest(store, model), _newest(store, model, by_platform=True)
+    moved = newest is not None and pointed is not None and newest.after != pointed.after
+    return newest if moved else None
 
 
 def notice(store: Store, client: MlflowClient, model: str) -> Decision | None:

@@ -204,15 +204,15 @@ def materialize_result(
             {
                 "incident": incident.id,
                 "kind": incident.kind,
-                "state": incident.state,
                 "why": "; ".join(str(reason.get("sentence", "")) for reason in incident.reasons),
-                "resolved": incident.resolved_why,
+                # Not its state, which changes while this stays.
+                "state": f"mlops-assets incidents show {incident.id}",
             }
             for incident in incidents
         ]
         metadata["incidents"] = metadata_value(table(rows))
     if stale:
-        metadata["stale_now"] = ", ".join(f"{name} of {period}" for name, period in stale)
+        metadata["made_stale"] = ", ".join(f"{name} of {period}" for name, period in stale)
     metadata["file"] = dg.MetadataValue.path(partition.url)
     metadata["bytes"] = partition.bytes
     metadata["digest"] = partition.digest

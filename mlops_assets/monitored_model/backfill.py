@@ -106,7 +106,7 @@ def backfill(
     job = _job(definitions, model)
     _check(job, model, periods)
     running = instance or open_instance()
-    fail_dead_runs(running, shared(definitions)[1])
+    finish_what_broke_off(definitions, model, running)
     for period in periods:
         result = _run(job, model, period, running, trials=trials)
         if result.outcome == "failed":
@@ -129,11 +129,8 @@ def reconcile(definitions: dg.Definitions, model: str, instance: dg.DagsterInsta
     """
     spec = spec_of(definitions, model)
     lake, store = shared(definitions)
-    fail_dead_runs(instance, store)
+    finish_what_broke_off(definitions, model, instance)
     close_made_periods(spec, lake, store)
-    finished = finish_decisions(spec, lake, store)
-    if finished is not None:
-        _log.warning("%s: %s", model, finished)
     done: list[PeriodRunResult] = []
     for planner in (order_runs, plan_b_runs, retrain_runs):
         for wanted in planner(spec, lake, store, instance).runs:
@@ -142,8 +139,17 @@ def reconcile(definitions: dg.Definitions, model: str, instance: dg.DagsterInsta
     for result in done:
         if result.outcome == "failed":
             _announce(instance, store, result.run_id)
-    deliver_alerts(store)
+    deliver_alerts(store, lake)
     return done
+
+
+def finish_what_broke_off(definitions: dg.Definitions, model: str, instance: dg.DagsterInstance) -> None:
+    """Close the runs of dead processes, and finish the decision that one of them has left half written."""
+    lake, store = shared(definitions)
+    fail_dead_runs(instance, store)
+    finished = finish_decisions(spec_of(definitions, model), lake, store)
+    if finished is not None:
+        _log.warning("%s: %s", model, finished)
 
 
 def how_it_is_served(

@@ -7,6 +7,7 @@ No Dagster here.
 from __future__ import annotations
 
 from mlops_assets.home import Home
+from mlops_assets.incidents.decision_log import Decision
 from mlops_assets.incidents.store import Accept, Action, Cause, NothingAccepted, Order, Store
 from mlops_assets.lake.store import Lake
 from mlops_assets.monitored_model.gates import newest_to_train, quality_failure_of
@@ -47,7 +48,7 @@ def accept(model: str, lake: Lake, store: Store, period: str, report_digest: str
 def withdraw(model: str, lake: Lake, store: Store, period: str, by: str, why: str) -> Accept:
     """Take an accept back: the gate says what the verdict says again, and plan B serves.
 
-    Raises Refused when no accept is in force; nothing is changed.
+    One that was withdrawn before stays as it is. Raises Refused when the period was never accepted.
     """
     try:
         return store.withdraw(model, period, by, why)
@@ -64,9 +65,24 @@ def newest_decision(model: str, lake: Lake) -> str:
 
 
 def rollback(model: str, lake: Lake, store: Store, version: str | None, by: str, why: str) -> Order:
-    """Put an earlier version back in force, the one before the present champion by default."""
-    wanted = _previous(model, lake) if version is None else _named(model, lake, store, version)
+    """Put an earlier version back in force, the one before the present champion by default.
+
+    Without a version, asking again changes nothing: Refused is raised while a rollback is in force, whether its command
+    has reported that or has died before. A version that was rolled back from is no default either.
+    """
+    if version is None:
+        _refuse_to_repeat(model, lake)
+    wanted = _previous(model, lake, store) if version is None else _named(model, lake, store, version)
     return _order(model, lake, store, "rollback", wanted, by, why)
+
+
+def _refuse_to_repeat(model: str, lake: Lake) -> None:
+    facts = lake.partition(model, CHAMPION, newest_decision(model, lake)).facts
+    if facts["decision"] == "rolled_back":
+        raise Refused(
+            f"version {facts['version']} is in force already, by a rollback ({facts['reason']}); to go back further, "
+            "name the version: --to"
+        )
 
 
 def promote(model: str, lake: Lake, store: Store, version: str | None, by: str, why: str) -> Order:
@@ -120,16 +136,33 @@ def _champion(lake: Lake, model: str, period: str) -> Identity | None:
         return None
 
 
-def _previous(model: str, lake: Lake) -> Identity:
-    present = _champion(lake, model, newest_decision(model, lake))
+def _previous(model: str, lake: Lake, store: Store) -> Identity:
+    present, left = _champion(lake, model, newest_decision(model, lake)), _rolled_back_from(model, store)
     for period in reversed(lake.periods(model, CHAMPION)):
         earlier = _champion(lake, model, period)
-        if earlier is not None and (present is None or earlier.fingerprint != present.fingerprint):
+        if earlier is None or earlier.fingerprint in left:
+            continue
+        if present is None or earlier.fingerprint != present.fingerprint:
             return earlier
+    but = f" that was not rolled back from (as {', '.join(sorted(left.values(), key=int))} was)" if left else ""
     raise Refused(
-        f"{model} had no other champion before version {present.number if present else 'in force'}; there is nothing "
-        "to roll back to"
+        f"{model} had no other champion before version {present.number if present else 'in force'}{but}; there is "
+        "nothing to roll back to"
     )
+
+
+def _rolled_back_from(model: str, store: Store) -> dict[str, str]:
+    """The versions that somebody has taken out of force, and nothing has put in force since: fingerprint → number."""
+    left: dict[str, str] = {}
+    replaced: dict[str, Decision] = {}
+    for line in store.decisions(model, subject="champion"):
+        before = replaced.get(line.period)
+        if line.action == "rolled_back" and before is not None and before.evidence and before.after:
+            left[before.evidence] = before.after
+        if line.action in ("rolled_back", "promoted_by_hand", "promoted", "first") and line.evidence:
+            left.pop(line.evidence, None)
+        replaced[line.period] = line
+    return left
 
 
 def _named(model: str, lake: Lake, store: Store, version: str) -> Identity:

@@ -6,7 +6,8 @@ Written in the run that finds it; finding the same again changes nothing.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.drift.verdict import DriftReport, in_words
 from mlops_assets.monitored_model.tables import DRIFT_REPORT, PERFORMANCE
@@ -44,26 +45,12 @@ def drift_judged(bench: Workbench, period: str, report: DriftReport, version: Id
     """
     name = bench.name
     if report.verdict == "severe":
-        told = {column.sentence() for column in report.columns if column.verdict == "severe"}
         bench.store.found(
             name,
             period,
             "drift",
             verdict=report.verdict,
-            reasons=[
-                *({"sentence": reason} for reason in report.reasons if reason not in told),
-                *(
-                    {
-                        "column": column.name,
-                        "value": column.psi,
-                        "threshold": column.threshold,
-                        "sentence": column.sentence(),
-                        "since": str(column.since) if column.since else None,
-                    }
-                    for column in report.columns
-                    if column.verdict == "severe"
-                ),
-            ],
+            reasons=_reasons(report),
             since=report.since,
             evidence=report.digest(),
             run_id=bench.run_id,
@@ -78,6 +65,32 @@ def drift_judged(bench: Workbench, period: str, report: DriftReport, version: Id
         if incident.period < period and not _may_be_of(bench, incident.period, version):
             why = f"{period} is {in_words(report.verdict)} under the newer champion, version {version.number}"
             bench.store.close_by_itself(name, incident.period, "drift", why, cause_gone=False)
+
+
+def _reasons(report: DriftReport) -> list[dict[str, Any]]:
+    """The rules that made the report severe, the severe columns by their importance, then what is a warning."""
+    severe = [column for column in report.columns if column.verdict == "severe"]
+    severe.sort(key=lambda column: (-(column.importance or 0.0), -(math.inf if column.psi is None else column.psi)))
+    warned = {
+        c.sentence() for c in [*report.columns, *([report.scores] if report.scores else [])] if c.verdict == "warning"
+    }
+    told = warned | {column.sentence() for column in severe}
+    return [
+        *({"sentence": reason, "verdict": "severe"} for reason in report.reasons if reason not in told),
+        *(
+            {
+                "column": column.name,
+                "value": column.psi,
+                "threshold": column.threshold,
+                "importance": column.importance,
+                "sentence": column.sentence(),
+                "since": str(column.since) if column.since else None,
+                "verdict": "severe",
+            }
+            for column in severe
+        ),
+        *({"sentence": reason, "verdict": "warning"} for reason in report.reasons if reason in warned),
+    ]
 
 
 def _may_be_of(bench: Workbench, period: str, version: Identity) -> bool:

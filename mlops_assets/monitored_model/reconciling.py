@@ -436,14 +436,19 @@ def retrain_runs(
 def finish_decisions(spec: ModelSpec, lake: Lake, store: Store) -> str | None:
     """Finish what a dead process has left between the lake, the registry and the log; what was done, None if nothing.
 
-    A version that is gone from the registry is told, not raised: everything else goes on.
+    A version that is gone from the registry, or a registry that does not answer, is said, not raised: everything else
+    goes on.
     """
+    decision_log.catch_up(lake, store, spec.name)
+    if not aliases.is_unfinished(lake, store, spec.name, spec.staging):
+        return None
+    from mlflow.exceptions import MlflowException
+
     from mlops_assets.training import registry
 
-    decision_log.catch_up(lake, store, spec.name)
     try:
         return aliases.finish(lake, store, spec.name, spec.staging, _mlflow)
-    except registry.RegistryError as error:
+    except (registry.RegistryError, MlflowException) as error:
         return f"the newest decision of {spec.name} can't be finished: {error}"
 
 
@@ -451,7 +456,12 @@ def notice_aliases(spec: ModelSpec, store: Store) -> str | None:
     """Write down that MLflow's aliases were moved by hand since they were pointed; None when they were not."""
     if not store.decisions(spec.name, subject="alias"):
         return None
-    found = aliases.notice(store, _mlflow(), spec.name)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = aliases.notice(store, _mlflow(), spec.name)
+    except MlflowException as error:
+        return f"MLflow's aliases could not be read: {error}"
     if found is None or found.action != aliases.BY_HAND:
         return None
     return f"MLflow's aliases were moved by hand: {found.after}, decided is {found.before}"

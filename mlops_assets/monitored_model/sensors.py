@@ -34,6 +34,7 @@ from mlops_assets.monitored_model.reconciling import (
     retrain_runs,
 )
 from mlops_assets.monitored_model.runs import run_outcome
+from mlops_assets.monitored_model.situation import situation_of_alert
 from mlops_assets.monitored_model.spec import ModelSpec
 from mlops_assets.redaction import errors_redacted
 
@@ -177,21 +178,21 @@ def _alerts() -> dg.SensorDefinition:
         name="alerts",
         minimum_interval_seconds=sensor_seconds(),
         default_status=default_status(),
-        required_resource_keys={"store"},
+        required_resource_keys=RESOURCES,
         description="Sends the alerts that are waiting, through Apprise, to MLOPS_ALERT_URLS.",
     )
     @errors_redacted()
     def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        return dg.SkipReason(deliver_alerts(context.resources.store.store()))
+        return dg.SkipReason(deliver_alerts(context.resources.store.store(), context.resources.lake.lake()))
 
     return alerts
 
 
-def deliver_alerts(store: Store) -> str:
-    """Send what is waiting; says how it went."""
+def deliver_alerts(store: Store, lake: Lake) -> str:
+    """Send what is waiting, with the situation as it is now; says how it went."""
     from mlops_assets.incidents.alerts import deliver, urls_from_env
 
-    done = deliver(store, urls_from_env())
+    done = deliver(store, urls_from_env(), situation=lambda alert: situation_of_alert(lake, store, alert))
     return f"{done.sent} alerts sent, {done.failed} failed and will be tried again, {done.waiting} wait"
 
 

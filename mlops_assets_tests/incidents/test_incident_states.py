@@ -27,7 +27,7 @@ class IncidentStates(RuleBasedStateMachine):
         self.evidence: str | None = None
         self.events: list[str] = []
         self.accepted: str | None = None
-        self.closed_by_accept = False
+        self.closed_by_accept = self.ever_accepted = False
 
     @rule(evidence=EVIDENCE)
     def find(self, evidence: str) -> None:
@@ -50,18 +50,20 @@ class IncidentStates(RuleBasedStateMachine):
     @rule(digest=EVIDENCE)
     def accept(self, digest: str) -> None:
         self.store.accept(self.model, "2022-12", digest, by="ada", why="fine")
-        self.accepted = digest
+        self.accepted, self.ever_accepted = digest, True
         if self.state == "open":
             self._closed("resolved")
             self.closed_by_accept = True
 
     @rule()
     def withdraw(self) -> None:
-        if self.accepted is None:
+        if not self.ever_accepted:
             with pytest.raises(NothingAccepted):
                 self.store.withdraw(self.model, "2022-12", by="bob", why="not fine")
             return
         self.store.withdraw(self.model, "2022-12", by="bob", why="not fine")
+        if self.accepted is None:
+            return
         self.accepted = None
         if self.closed_by_accept:
             self.events.append("reopened")

@@ -122,6 +122,17 @@ def test_an_alert_says_what_was_found_since_when_and_where_to_look(store: Store)
     assert f"mlops-assets incidents show {incident.id}" in alert.body
 
 
+def test_an_alert_cuts_nothing_that_is_severe(store: Store) -> None:
+    found = [{"sentence": f"column {number} moved", "verdict": "severe"} for number in range(14)]
+    found += [{"sentence": f"column {number} is noticed", "verdict": "warning"} for number in range(14, 40)]
+    severe(store, reasons=found)
+    (alert,) = store.alerts()
+    lines = alert.body.splitlines()
+    assert lines[:14] == [f"column {number} moved" for number in range(14)]
+    assert lines[14] == "column 14 is noticed"
+    assert "and 16 more" in lines
+
+
 def test_accepting_names_the_report_and_resolves_its_incident(store: Store) -> None:
     number = severe(store).id
     assert store.accepted("taxi", "2022-12") is None
@@ -158,8 +169,9 @@ def test_a_withdrawn_accept_counts_no_longer_and_opens_again_what_it_closed(stor
     assert (incident.state, incident.resolved_by) == ("open", None)
     assert [(event.event, event.by) for event in incident.history][1:] == [("resolved", "ada"), ("reopened", "bob")]
     assert kinds(store) == ["incident_opened", "incident_resolved", "incident_opened"]
-    with pytest.raises(NothingAccepted, match="no accept of taxi 2022-12 is in force"):
-        store.withdraw("taxi", "2022-12", by="bob", why="again")
+    assert store.withdraw("taxi", "2022-12", by="eve", why="again") == withdrawn, "withdrawn once"
+    with pytest.raises(NothingAccepted, match="taxi 2023-01 was never accepted"):
+        store.withdraw("taxi", "2023-01", by="bob", why="again")
     store.accept("taxi", "2022-12", "report-1", by="ada", why="now they are")
     accept = store.accepted("taxi", "2022-12")
     assert accept is not None

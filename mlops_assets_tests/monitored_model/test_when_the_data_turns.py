@@ -779,7 +779,7 @@ def test_a_repaired_month_says_in_dagster_which_later_ones_were_made_without_it(
     sentences = {str(one.metadata["stale"].value).partition(" was made with")[0] for one in told if one is not None}
     assert sentences == {f"features of {AFTER}", f"profile of {AFTER}"}
     made = materialization(own_history, "features", AFTER)
-    assert f"challenger of {NEWEST}" in str(made.metadata["stale_now"].value)
+    assert f"challenger of {NEWEST}" in str(made.metadata["made_stale"].value)
 
 
 def materialization(history: History, table: str, period: str) -> dg.AssetMaterialization:
@@ -793,19 +793,14 @@ def materialization(history: History, table: str, period: str) -> dg.AssetMateri
 def test_the_assets_of_a_severe_month_show_its_gate_its_verdict_and_its_incident(history: History) -> None:
     made = materialization(history, "served_predictions", SEVERE)
     assert made.metadata["gate"].value == "plan_b"
-    assert "drift" in str(made.metadata["incidents"].value)
+    shown = str(made.metadata["incidents"].value)
+    assert f"mlops-assets incidents show {incident(history, SEVERE).id}" in shown
+    assert "| drift |" in shown
+    assert " open " not in shown, "what changes later is not stored"
+    assert "resolved" not in shown
 
 
 # -- the command line -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def told(own_history: History, monkeypatch: pytest.MonkeyPatch) -> History:
-    """The project has the tiny model and its history, for the command line."""
-    # prepare_dagster sets it; this takes it back after the test.
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.setattr("mlops_assets.definitions.defs", lambda: own_history.definitions)
-    return own_history
 
 
 def command(*arguments: str) -> Result:

@@ -342,6 +342,7 @@ def _train(
             )
         if spec.staging:
             # Last: a search that broke off before is made again.
+            lease.check()
             best_version = registered[0].version
             run.client.set_model_version_tag(spec.name, best_version, STAGING_SEARCHED, str(spec.staging))
     return registered, trained

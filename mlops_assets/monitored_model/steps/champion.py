@@ -71,6 +71,7 @@ def make(bench: Workbench, period: str) -> Outcome:
                 **(row["identity"].facts() if row["version"] and row["identity"] else {}),
             },
         )
+        lease.check()  # whoever took over while the partition was written ends this decision
         decision_log.record(bench.lake, bench.store, bench.name, period, "champion", bench.run_id)
         announce_champion(bench.store, partition)
         if row["version"] and bench.lake.periods(bench.name, CHAMPION)[-1] == period:

@@ -96,7 +96,9 @@ def _served_complete(bench: Workbench, period: str, decided: Gate, served: int) 
     if decided.state == "none":
         return Check(BORDER_CHECK, True, "There is no champion yet, so nothing is to be served.", metadata=metadata)
     if decided.state in ("champion", "plan_b") and served == expected:
-        by = "" if decided.state == "champion" else f" by plan B, because of {decided.reason}"
+        by = f" by plan B, because of {decided.reason}"
+        if decided.state == "champion":
+            by = f" by the champion: {decided.reason}" if decided.reason else ""
         return Check(BORDER_CHECK, True, f"All {served:,} records are served{by}.", metadata=metadata)
     why = f"{_no_rung(bench, period, decided)}{decided.reason}"
     text = f"Withheld: {served:,} of {expected:,} records are served. {why}".strip()
