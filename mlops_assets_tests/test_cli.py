@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -277,6 +278,25 @@ def test_backfill_exits_with_1_when_a_period_failed_and_says_where_and_why(rides
     assert result.exit_code == 1
     assert result.output.count("in rides__profile") == 2, "the second period is tried too"
     assert str(home / "lake" / "rides" / "profile") in result.output.replace("\n", "")
+
+
+def test_a_process_whose_run_failed_writes_nothing_but_the_reason(rides: Path, home: Path) -> None:
+    # Libraries report what is alive when the interpreter ends, and a failed run keeps its frames alive.
+    tiny_model.write_rides(rides, ["2021-01"])
+    (home / "lake" / "rides").mkdir(parents=True)
+    (home / "lake" / "rides" / "profile").write_text("a file where a folder has to be")
+    script = (
+        "import mlops_assets.definitions as project\n"
+        "from mlops_assets_tests import rides_graph\n"
+        "project.defs = rides_graph.definitions\n"
+        "from mlops_assets.cli import main\n"
+        "main(['backfill', 'rides', '2021-01'])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "2021-01 failed in rides__profile: NotADirectoryError" in done.stdout
+    assert "Move it away" in done.stdout
 
 
 def test_backfill_says_why_a_run_failed_before_its_first_step(rides: Path, home: Path) -> None:
