@@ -31,6 +31,8 @@ from mlops_assets.sources.inference import FILE, RECORDS, InferenceError, Inferr
 TIMES = ("DATE", "TIMESTAMP")
 # Files are looked at whole; of more bytes than this, the first, the last and some in between.
 MOST_BYTES = 500_000_000
+# What the event of two classes is called where it has a name of its own; otherwise it is the rarer one.
+AFFIRMATIVE = {"1", "1.0", "true", "t", "yes", "y"}
 # What a record can be named by.
 EXACT = re.compile(r"VARCHAR|BIGINT|UBIGINT|HUGEINT|UHUGEINT|DECIMAL\(\d+,0\)")
 # Rows so few and so far from all others are mistyped.
@@ -423,7 +425,7 @@ def _target(name: str, kind: str, con: duckdb.DuckDBPyConnection) -> dict[str, A
     task = "classification" if len(classes) == 2 or kind in {"VARCHAR", "BOOLEAN"} else "regression"
     if task == "regression":
         return {"column": name, "task": task}
-    positive = next((value for value in classes if value in (1, True)), classes[0])
+    positive = next((value for value in classes if str(value).casefold() in AFFIRMATIVE), classes[0])
     listed = {"isin": sorted(classes)} if len(classes) <= MOST_CLASSES else {}
     return {"column": name, "task": task, "positive": positive, **listed}
 

@@ -143,20 +143,20 @@ def _usable_names(scans: Sequence[Scan], paths: Sequence[Path]) -> tuple[list[st
         elif name.lower() in taken:
             notes.append(f"left out: {name!r}, which SQL can't tell from another column; a source.query can rename it")
         elif (lacking := _lacking(name, scans, paths)) is not None:
-            notes.append(f"left out: {name!r}, which {lacking} does not have")
+            notes.append(f"left out: {name!r}, which {lacking}")
         else:
             taken.add(name.lower())
             names.append(name)
-    return names, notes
+    return names, list(dict.fromkeys(notes))
 
 
 def _lacking(name: str, scans: Sequence[Scan], paths: Sequence[Path]) -> str | None:
     for scan, path in zip(scans, paths, strict=True):
         try:
             if find_column(name, scan.columns) is None:
-                return path.name
+                return f"{path.name} does not have"
         except AmbiguousColumn:
-            return f"{path.name}, or only twice,"
+            return f"{path.name} has more than once"
     return None
 
 

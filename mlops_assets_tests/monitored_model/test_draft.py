@@ -81,6 +81,15 @@ def test_an_amount_is_a_regression(tmp_path: Path) -> None:
     assert spec.metric == "mae"
 
 
+@pytest.mark.parametrize(("event", "other"), [("YES", "NO"), ("y", "n"), ("True", "False"), ("1", "0"), ("b", "a")])
+def test_the_event_is_the_class_that_says_so_or_else_the_rarer_one(event: str, other: str, tmp_path: Path) -> None:
+    rarer = event == "b"
+    rows = [f"L{n};2024-01-31;north;1;1.5;{event if n < (1 if rarer else 7) else other};1" for n in range(9)]
+    write(tmp_path, HEADER, *rows)
+    spec, _ = declared(drafted("bank/loans.csv", "bad", tmp_path / "data", tmp_path))
+    assert str(spec.target.positive) == event
+
+
 def test_more_classes_than_a_person_would_list_are_not_listed(tmp_path: Path) -> None:
     write(tmp_path, HEADER, *(f"L{n};2024-01-31;b{n};{n:05};1.5;no;1" for n in range(21)))
     _, said = declared(drafted("bank/loans.csv", "branch", tmp_path / "data", tmp_path))

@@ -165,7 +165,14 @@ def test_only_columns_that_every_file_has_and_sql_can_tell_apart_are_declared(
         "left out: 'new'",
         "left out: 'column4'",
     ]
-    assert "file0.csv does not have" in found.notes[1]
+    assert found.notes[1].endswith("which file0.csv does not have")
+
+
+def test_a_column_that_a_file_has_twice_is_left_out_and_said_once(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection
+) -> None:
+    found = infer(text(tmp_path, "id,x,x\n1,2,3\n"), "csv", con)
+    assert (list(found.schema), found.notes) == (["id"], ("left out: 'x', which file0.csv has more than once",))
 
 
 def test_parquet_types_are_those_that_all_files_can_be_cast_to(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
