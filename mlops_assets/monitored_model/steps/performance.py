@@ -62,32 +62,7 @@ def make(bench: Workbench, period: str) -> Outcome:
     served = _served(bench, period, found.metrics)
     if served:
         rows += _rows("served", served, found.rows, model.version)
-    rows += [
-        {
-            "source": "champion",
-            "segment_column": row["column"],
-            "segment": row["segment"],
-            "metric": name,
-            "value": row[name],
-            "rows": row["rows"],
-            "model_version": model.version,
-        }
-        for row in found.by_segment
-        for name in row.keys() - {"column", "segment", "rows"}
-        if not math.isnan(row[name])
-    ]
-    rows += [
-        {
-            "source": "champion",
-            "segment_column": row["column"],
-            "segment": row["segment"],
-            "metric": "accuracy" if model.cut is not None else "within_tolerance",
-            "value": row["accuracy"],
-            "rows": row["rows"],
-            "model_version": model.version,
-        }
-        for row in found.weakest
-    ]
+    rows += _segment_rows(found, model)
     fisher = _fisher(model, found)
     rows += _rows(
         "champion",
@@ -126,6 +101,29 @@ def make(bench: Workbench, period: str) -> Outcome:
 def _nothing_to_measure(bench: Workbench, period: str, reason: str) -> Outcome:
     partition = bench.write(PERFORMANCE, period, PERFORMANCE_SCHEMA.empty_table(), reason=reason)
     return Outcome(partition, {}, [Check("performance_within_limits", True, f"Nothing to measure: {reason}")])
+
+
+def _segment_rows(found: Realised, model: LoadedModel) -> list[dict[str, Any]]:
+    """The champion's metrics by declared segment, and the share of right predictions in the weakest segments."""
+    share_of_right = "accuracy" if model.cut is not None else "within_tolerance"
+    by_segment = [
+        (row, name, row[name])
+        for row in found.by_segment
+        for name in row
+        if name not in ("column", "segment", "rows") and not math.isnan(row[name])
+    ]
+    return [
+        {
+            "source": "champion",
+            "segment_column": row["column"],
+            "segment": row["segment"],
+            "metric": metric,
+            "value": value,
+            "rows": row["rows"],
+            "model_version": model.version,
+        }
+        for row, metric, value in [*by_segment, *((row, share_of_right, row["accuracy"]) for row in found.weakest)]
+    ]
 
 
 def _served(bench: Workbench, period: str, realised: Mapping[str, float]) -> Mapping[str, float]:
