@@ -808,7 +808,7 @@ def command(*arguments: str) -> Result:
 
 
 def test_incidents_are_listed_shown_and_resolved(told: History) -> None:
-    assert command("incidents", "list").output == "No open incident.\n"
+    assert command("incidents", "list").output == "No open incident.\n1 resolved: mlops-assets incidents list --all\n"
     everything = command("incidents", "list", "rides", "--all").output
     assert "severe" in everything
     assert SEVERE in everything
