@@ -122,6 +122,8 @@ class Platform:
     def tired(self) -> set[str]:
         """The periods whose newest runs, of those that the platform started by itself, have failed too often."""
         ended: dict[tuple[str, str], list[bool]] = {}
+        if not (self.home.root / "dagster" / "dagster.yaml").is_file():
+            return set()  # the first command was killed before it had prepared the home, or has yet to come
         with instance_of(self.home) as instance:
             for run in instance.get_runs(dg.RunsFilter(statuses=FINISHED_STATUSES)):
                 if run.tags.get(KIND_TAG) != PERIOD_KIND:
