@@ -59,7 +59,7 @@ def test_quotes_may_first_occur_after_many_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "options"),
     [
-        ("a.csv.gz", gzip.compress(b"id,note\n1,x\n"), {}),
+        ("a.csv.gz", gzip.compress(b"id,note\n1,x\n", mtime=0), {}),
         ("a.csv", b"\n\nid,note\n1,x\n", {}),
         ("a.csv", b"# by hand\n\n# twice\nid,note\n1,x\n", {"comment": "#"}),
         ("a.csv", b"id||note\n1||x\n", {"delim": "||"}),
