@@ -48,6 +48,14 @@ def open_csv(source: Source, path: Path, literal_path: str, con: duckdb.DuckDBPy
             "a CSV file with a header line",
             fix="Fetch the file again, or set csv: {skip: …} to the number of lines before the header.",
         )
+    if any("\0" in name for name in names):
+        return Problem(
+            "unreadable",
+            None,
+            f"{path.name}: zero bytes between the characters of its header, as UTF-16 has them",
+            f"a CSV file in {options.get('encoding', 'utf-8')}",
+            fix="Set the source's csv options to what the file has, e.g. {encoding: utf-16}, or convert it to UTF-8.",
+        )
     table = identifier(f"lines of {uuid.uuid4().hex}")
     columns = tuple(
         FileColumn(name or alias, alias, "VARCHAR") for name, alias in zip(names, options["columns"], strict=True)

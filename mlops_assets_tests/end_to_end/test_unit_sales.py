@@ -34,6 +34,7 @@ from mlops_assets.monitored_model.steps import predictions as predictions_step
 from mlops_assets.monitored_model.steps import profile as profile_step
 from mlops_assets.monitored_model.steps import raw as raw_step
 from mlops_assets.monitored_model.steps import served_predictions as served_step
+from mlops_assets.monitored_model.versions import by_number
 from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets.training import tracking
 from mlops_assets_tests.end_to_end.shipped import DATA, ShippedModel
@@ -360,10 +361,11 @@ def test_a_champion_that_came_after_the_week_was_opened_does_not_score_it_and_is
         served_by = bench.partition("predictions", LAST).facts["version"]
         decided = bench.partition("champion", OPENED)
         other = next(v for v in ("1", "2", "3") if v != served_by)
+        named = by_number(bench.lake, "unit_sales", other, OPENED)
         rows = bench.con.sql(
             f"SELECT * EXCLUDE (period) REPLACE ('{other}' AS version) FROM {bench.scan('champion', [OPENED])}"
         )
-        bench.write("champion", OPENED, rows.to_arrow_table(), facts=decided.facts | {"version": other})
+        bench.write("champion", OPENED, rows.to_arrow_table(), facts=decided.facts | named.facts() | {"version": other})
         assert champion_model(bench, LAST).version == other
         with dg.DagsterInstance.ephemeral() as instance:
             (wanted,) = order_runs(bench.spec, bench.lake, bench.store, instance).runs
