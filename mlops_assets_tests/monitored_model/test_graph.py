@@ -84,7 +84,8 @@ def test_a_severe_periods_own_run_withholds_it_with_the_reason_and_the_day_since
 def test_without_a_healthy_month_before_it_plan_b_has_no_source_and_the_period_stays_withheld(history: History) -> None:
     fallback, served = (history.partition(name, SEVERE) for name in ("fallback_predictions", "served_predictions"))
     assert (served.rows, served.facts["gate"]) == (0, "plan_b")
-    assert str(served.reason).startswith("withheld: severe drift: ")
+    assert str(served.reason).startswith("withheld: no rung of plan B can serve (segment_rate: ")
+    assert "severe drift: fee" in str(served.reason)
     assert fallback.rows == 0
     assert all(rung in str(fallback.reason) for rung in ("segment_rate", "global_rate")), "each rung says why"
     assert history.partition("performance", SEVERE).facts["served_value"] is None
