@@ -50,7 +50,7 @@ def test_each_period_has_one_closed_run_with_its_parts_below(history: History) -
         for after in made.served_after:  # plan B's run measures what it serves, and nothing else
             ((nested,), run) = nested_runs(history, parents[after.run_id]), parents[after.run_id]
             assert nested.info.run_name == f"performance {period}"
-            assert (run.info.run_name, run.info.status) == (f"rides {period} plan_b", "FINISHED")
+            assert (run.info.run_name, run.info.status) == (f"rides {period} serve", "FINISHED")
             assert run.data.tags["mlops.dagster_job"] == after.job
         parent = parents[made.run_id]
         children = nested_runs(history, parent)
