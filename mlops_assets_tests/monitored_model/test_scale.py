@@ -64,11 +64,11 @@ def test_a_model_is_fitted_on_a_sample_and_says_so(bench):
     assert made.facts["sampled"]["train"] == {"rows": LIMIT, "of": there}
     version = bench.run_required().client.get_model_version("rides", made.facts["version"])
     assert version.tags["train_sample"] == f"200 of {there} rows"
-    assert load_version(bench, made.facts["version"]).tags["train_rows"] == str(there)
+    assert load_version(bench, made).tags["train_rows"] == str(there)
 
 
 def test_test_metrics_are_those_of_all_rows(bench):
-    model = load_version(bench, bench.partition("challenger", MONTHS[-1]).facts["version"])
+    model = load_version(bench, bench.partition("challenger", MONTHS[-1]))
     test = load_split(bench, Part([MONTHS[-1]]))
     expected = measure(test.target, scores(model.pipeline, test.features, bench.spec.target), model.cut)
     found = json.loads(stored(bench, "challenger")["test_metrics"])
@@ -87,7 +87,7 @@ def test_champion_and_challenger_are_compared_on_all_test_rows(bench, monkeypatc
 
 
 def test_what_monitoring_compares_with_is_that_of_all_test_rows(bench):
-    model = load_version(bench, bench.partition("challenger", MONTHS[-1]).facts["version"])
+    model = load_version(bench, bench.partition("challenger", MONTHS[-1]))
     test = load_split(bench, Part([MONTHS[-1]]))
     scored = np.round(scores(model.pipeline, test.features, bench.spec.target), 4)
     reference = pq.read_table(model.score_reference)
@@ -100,7 +100,7 @@ def test_a_naive_forecast_is_compared_on_all_test_rows(bench):
         pytest.skip("a classification has no naive forecast")
     made = bench.partition("challenger", MONTHS[-1])
     plan = challenger.learning_plan(bench, MONTHS[-1])
-    model = load_version(bench, made.facts["version"])
+    model = load_version(bench, made)
     expected = challenger._against_baseline(whole(bench), plan, model)
     assert expected is not None
     for name, value in expected.items():
@@ -112,7 +112,7 @@ def test_performance_is_that_of_all_records(bench):
     for step in (raw, features, profile, predictions):
         if bench.find("predictions", SCORED) is None:
             step.make(bench, SCORED)
-    model = load_version(bench, bench.partition("predictions", SCORED).facts["version"])
+    model = load_version(bench, bench.partition("predictions", SCORED))
     found, expected = realised(bench, SCORED, model), realised(whole(bench), SCORED, model)
     assert found.rows == expected.rows > LIMIT
     assert (found.right, found.weakest) == (expected.right, expected.weakest)
