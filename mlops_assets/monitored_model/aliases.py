@@ -164,7 +164,20 @@ def _newest(store: Store, model: str, *, by_platform: bool = False) -> Decision 
 def is_unfinished(lake: Lake, store: Store, model: str, staging: int) -> bool:
     """Whether the log lacks the line that ends the newest decision."""
     wanted, last = decided(lake, model, staging), _newest(store, model, by_platform=True)
-    return wanted is not None and (last is None or last.after != str(wanted))
+    return wanted is not None and not _points_to(last, wanted)
+
+
+def _points_to(last: Decision | None, wanted: Pointed) -> bool:
+    """Whether a line of the log ends the newest decision.
+
+    The version before is not compared: when an earlier period is made again and decides otherwise, the aliases stay.
+    """
+    from mlops_assets.training.aliases import Pointed
+
+    if last is None:
+        return False
+    pointed = Pointed.from_text(last.after or "")
+    return (pointed.champion, tuple(pointed.staging)) == (wanted.champion, tuple(wanted.staging))
 
 
 def finish(lake: Lake, store: Store, model: str, staging: int, open_client: Callable[[], MlflowClient]) -> str | None:
@@ -178,11 +191,11 @@ def finish(lake: Lake, store: Store, model: str, staging: int, open_client: Call
 
     client, last = open_client(), _newest(store, model, by_platform=True)
     wanted = _held(lake, store, client, model, staging)
-    if wanted is None or (last is not None and last.after == str(wanted)):  # the registry may have other numbers by now
+    if wanted is None or _points_to(last, wanted):  # the registry may have other numbers by now
         return None
     with Lease(store, model, what="finishing a decision that broke off") as lease:
         wanted, decision = _held(lake, store, client, model, staging), newest_decision(lake, model)
-        if wanted is None or decision is None or (last is not None and last.after == str(wanted)):
+        if wanted is None or decision is None or _points_to(last, wanted):
             return None
         if last is None and not _has_log(store, decision) and aliases.aliases_of(client, model):
             # Of a time when no log was kept: what differs from the decision may have been moved by hand.

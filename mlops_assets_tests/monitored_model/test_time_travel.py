@@ -65,4 +65,4 @@ def test_a_withheld_period_is_an_outcome_to_the_command_line_not_a_failure(
     assert "withheld" in result.output
     assert "then rides_serve 2021-04  withheld" in result.output
     assert "severe" in result.output
-    assert "plan_b" in CliRunner().invoke(main, ["status", "rides"]).output
+    assert "withheld" in CliRunner().invoke(main, ["status", "rides"]).output

@@ -6,7 +6,9 @@ there is a seventh, severe again, that plan B serves.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import time
 from collections import Counter
@@ -38,6 +40,7 @@ from mlops_assets.monitored_model.decisions import Refused
 from mlops_assets.monitored_model.findings import performance_judged
 from mlops_assets.monitored_model.gates import period_gate
 from mlops_assets.monitored_model.jobs import CAUSE_TAG, DECISION_TAG, MODEL_TAG
+from mlops_assets.monitored_model.outcome import Outcome
 from mlops_assets.monitored_model.reconciling import (
     FIRST_PAUSE_INTERVALS,
     MAX_ATTEMPTS,
@@ -51,7 +54,9 @@ from mlops_assets.monitored_model.reconciling import (
 from mlops_assets.monitored_model.resources import PARTITION_TAG, RUN_LEASE, mlflow_period_run
 from mlops_assets.monitored_model.sensors import platform_sensors
 from mlops_assets.monitored_model.spec import ModelSpec
+from mlops_assets.monitored_model.steps import profile as profile_step
 from mlops_assets.monitored_model.versions import Identity
+from mlops_assets.monitored_model.workbench import Workbench
 from mlops_assets_tests import rides_graph, tiny_model
 from mlops_assets_tests.monitored_model.conftest import MADE, TURNED, History, turn_again
 
@@ -740,9 +745,17 @@ def test_the_sensors_of_the_platform_say_what_they_did(own_history: History) -> 
     assert ticked(own_history, dead_runs).skip_message == "every started run gives signs of life"
 
 
-def test_a_run_that_fails_is_told_once_and_a_withheld_one_is_not(own_history: History) -> None:
-    blocked = own_history.home.reports / "rides" / f"{NEXT}.html"
-    blocked.mkdir(parents=True)  # where the report's page has to go
+def test_a_run_that_fails_is_told_once_and_a_withheld_one_is_not(
+    own_history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = profile_step.make
+
+    def fails_in_july(bench: Workbench, period: str) -> Outcome:
+        if period == NEXT:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return make(bench, period)
+
+    monkeypatch.setattr(profile_step, "make", fails_in_july)
     own_history.withhold(SEVERE)
     made = own_history.run(SEVERE, NEXT)
     assert [result.outcome for result in made.values()] == ["withheld", "failed"]
