@@ -114,6 +114,7 @@ def test_a_database_that_is_down_is_one_line_and_exit_status_1(home: Path, monke
         said = run(*arguments)
         if arguments == ("status",):
             assert said.exit_code == 0, "the lake alone answers this"
+            assert "is not known: the incident store postgresql+psycopg://…@127.0.0.1:9/mlops" in said.output
             continue
         assert said.exit_code == 1
         assert said.output.count("\n") == 1

@@ -91,8 +91,17 @@ def status(model: str | None, period: str | None, as_json: bool) -> None:
 
 
 def _moved_aliases(models: Sequence[str]) -> Iterator[str]:
-    """Of which models somebody has moved MLflow's aliases; asked of MLflow where they were pointed at all."""
-    store = open_store()
+    """Of which models somebody has moved MLflow's aliases; asked of MLflow where they were pointed at all.
+
+    Without the incident store the periods are shown all the same, which the lake alone knows.
+    """
+    from mlops_assets.incidents.store import StoreUnavailable
+
+    try:
+        store = open_store()
+    except StoreUnavailable as error:
+        yield f"Whether aliases were moved by hand is not known: {error}"
+        return
     for name in models:
         if store.decisions(name, subject="alias"):
             state = moved_aliases(name, store)
