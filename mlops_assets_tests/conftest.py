@@ -32,15 +32,13 @@ MLOPS_VARIABLES = (
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh MLOPS_HOME for each test, whatever the environment says."""
     for variable in MLOPS_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     root = tmp_path / "home"
     monkeypatch.setenv("MLOPS_HOME", str(root))
-    yield root
-    # MLflow leaves its address in the environment, and the fixtures of the next module are made before its first test.
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return root
 
 
 @pytest.fixture(autouse=True, scope="session")

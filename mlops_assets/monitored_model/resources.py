@@ -9,6 +9,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -30,6 +31,7 @@ from mlops_assets.redaction import errors_redacted
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 PARTITION_TAG = "dagster/partition"
 RUN_LEASE = "run:"
 HEARTBEAT_SECONDS = 60.0
@@ -115,7 +117,7 @@ def mlflow_period_run(model: str) -> dg.ResourceDefinition:
     @dg.resource(description=f"The MLflow run of the period, in experiment {model} (dagster-mlflow).")
     def period_run(context: dg.InitResourceContext) -> Iterator[PeriodRun]:
         # The tracking server's address may hold a password, and MLflow's errors repeat it.
-        with errors_redacted(), explained():
+        with errors_redacted(), explained(), _address_kept():
             yield from _period_run(context, model)
 
     return period_run
@@ -163,6 +165,26 @@ def _period_run(context: dg.InitResourceContext, model: str) -> Iterator[PeriodR
         client.set_tag(run_id, "mlops.outcome", outcome)
         _end_active_runs(MLFLOW_STATUS[outcome])
         opened.close()
+
+
+@contextmanager
+def _address_kept() -> Iterator[None]:
+    """Put MLflow's address back at the end, as it was in this process and in its environment.
+
+    MLflow and dagster-mlflow set both; a home that the process opens later would log into this one's store.
+    """
+    import mlflow
+
+    variable = os.environ.get(TRACKING_VARIABLE)
+    was_set = mlflow.get_tracking_uri() if variable is None and mlflow.is_tracking_uri_set() else None
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(was_set)  # type: ignore[arg-type]  # None is "nowhere set", which it takes
+        if variable is None:
+            os.environ.pop(TRACKING_VARIABLE, None)
+        else:
+            os.environ[TRACKING_VARIABLE] = variable
 
 
 def _end_active_runs(status: str = "FINISHED") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import mlflow
 import pytest
 from mlflow.entities import Run
 
 from mlops_assets.drift.verdict import DriftReport, compare
+from mlops_assets.home import Home
 from mlops_assets.monitored_model.assets import build_assets
 from mlops_assets.monitored_model.resources import mlflow_period_run
 from mlops_assets.monitored_model.steps import drift_report as drift_report_step
@@ -103,6 +106,19 @@ def test_a_step_that_raises_fails_its_period_run_only_and_the_next_period_logs_i
     assert own_history.partition("champion", "2021-07").rows == 1, "the chain of champions does not break"
     assert below(own_history, "2021-08") == {good.info.run_id}
     assert below(own_history, "2021-07") == {failed.info.run_id}
+
+
+def test_the_next_home_of_a_process_has_a_store_of_its_own(own_history: History, tmp_path: Path) -> None:
+    own_history.run("2021-06")
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert not mlflow.is_tracking_uri_set()
+    assert Home(tmp_path / "next").tracking_uri == f"sqlite:///{tmp_path / 'next' / 'mlflow' / 'mlflow.db'}"
+
+
+def test_mlflow_s_address_is_after_a_run_what_it_was(own_history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", own_history.home.tracking_uri)
+    own_history.run("2021-06")
+    assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == own_history.home.tracking_uri
 
 
 def test_one_asset_outside_the_job_gives_the_same_records(own_history: History) -> None:
