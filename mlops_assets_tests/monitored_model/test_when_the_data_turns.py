@@ -389,6 +389,8 @@ def test_on_alert_trains_for_a_cause_only_and_consumes_it_once(own_history: Hist
 
     cause = decisions.retrain("rides", quiet.lake, quiet.store, "ann", "new tariff")
     assert (cause.period, cause.consumed_by) == (NEXT, None)
+    # A command that was killed before its run, and is run again, asks for nothing more.
+    assert decisions.retrain("rides", quiet.lake, quiet.store, "ann", "new tariff") == cause
     assert follow(quiet) == [("rides_train", NEXT, "success")]
     facts = quiet.partition("challenger", NEXT).facts
     assert facts["causes"] == ["person: new tariff"]
