@@ -31,6 +31,13 @@ MLOPS_VARIABLES = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Start from a clean environment, before fixtures of any scope are made: libraries write these two into it."""
+    for variable in ("MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
+        os.environ.pop(variable, None)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh MLOPS_HOME for each test, whatever the environment says."""

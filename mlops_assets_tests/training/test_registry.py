@@ -208,7 +208,6 @@ def test_a_run_is_closed_with_the_right_status_and_none_stays_active(store, erro
 def test_nothing_is_logged_into_somebody_else_s_active_run(store, trained, tmp_path, monkeypatch):
     client, experiment_id, _ = store
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(client.tracking_uri)
     try:
         with (
@@ -221,7 +220,7 @@ def test_nothing_is_logged_into_somebody_else_s_active_run(store, trained, tmp_p
         assert (theirs.data.params, theirs.data.metrics) == ({}, {})
         assert client.get_run(run_id).data.metrics == {"m": 1.0}
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)
     assert not list(tmp_path.iterdir())
 
 
