@@ -29,10 +29,10 @@ demo: install  ## eight months of green taxi trips, from raw file to served pred
 dev: install  ## Dagster, MLflow, Evidently and the report pages, on the same state
 	@$(BIN)/mlops-assets dev
 
-test: install  ## the test suite (no network; about ten minutes on two cores)
+test: install  ## the test suite (no network; about a quarter of an hour on two cores)
 	@$(BIN)/python -m pytest -q $(PARALLEL) mlops_assets_tests
 
-test-slow: install  ## all 27 shipped months with the default search, and what else takes long (about fifteen minutes)
+test-slow: install  ## all 27 shipped months with the default search, and what else takes long (about ten minutes)
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m slow -rP mlops_assets_tests
 
 test-chaos: install  ## more than 200 times kill -9 of commands, runs, daemon and code server at random points
