@@ -140,14 +140,14 @@ def plan_b_runs(
             plan.notes.append(f"{period} is being made by run {busy[:8]}")
             continue
         attempts = _attempts(instance, spec.name, period, DECISION_TAG, decided.decision_id)
-        failures = _failures_at_the_end(attempts)
+        failures = _failures_at_the_end(_since_made(instance, spec.name, period, attempts))
         if failures >= MAX_ATTEMPTS:
             sentence = f"{failures} runs that should serve {period} failed; the gate: {decided.reason}"
             plan.notes.append(_given_up(store, spec.name, period, "plan_b_failed", sentence, decided.decision_id))
             continue
         wait = _wait(attempts, failures, moment)
         if wait > 0:
-            plan.notes.append(f"{period}: attempt {len(attempts) + 1} in {wait:.0f} s")
+            plan.notes.append(f"{period}: attempt {failures + 1} in {wait:.0f} s")
             continue
         tags = {DECISION_TAG: decided.decision_id, GATE_TAG: decided.state}
         tags[CAUSE_TAG] = decided.reason[:200] or decided.state
@@ -160,6 +160,14 @@ def plan_b_runs(
     if not plan.notes:
         plan.notes.append("what is served is what the gates say")
     return plan
+
+
+def _since_made(
+    instance: dg.DagsterInstance, model: str, period: str, attempts: Sequence[_Attempt]
+) -> Sequence[_Attempt]:
+    """The attempts since the period was made last: whoever makes it again wants to see it served, and starts anew."""
+    made = max((attempt.end_time for attempt in _period_attempts(instance, model, period)), default=0.0)
+    return [attempt for attempt in attempts if attempt.end_time > made]
 
 
 def _damaged_input(spec: ModelSpec, lake: Lake, period: str) -> str | None:

@@ -564,6 +564,9 @@ def test_plan_b_that_fails_is_tried_again_after_a_growing_pause_and_ends_in_an_i
     assert found.reasons[0]["sentence"].startswith(f"{MAX_ATTEMPTS} runs that should serve {SEVERE} failed; the gate: ")
     opened = [alert for alert in own_history.store.alerts("rides") if "plan b failed" in alert.title]
     assert len(opened) == 1
+    # Whoever makes the period again wants to see it served.
+    (again,) = own_history.run(SEVERE).values()
+    assert [(after.job, after.outcome) for after in again.served_after] == [("rides_serve", "failed")]
 
 
 def test_a_cause_and_an_order_that_no_run_answers_end_in_incidents_that_close_when_one_does(
