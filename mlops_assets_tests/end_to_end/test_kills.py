@@ -142,12 +142,14 @@ class Platform:
         A retraining that was done before its command could report it is not asked for again: that would be another.
         """
         deadline, tries = time.monotonic() + SECONDS_TO_FINISH, 0
-        if step[0] == "retrain" and self.is_retrained():
+        retrains = step[0] == "retrain"
+        if retrains and self.is_retrained():
             step = ("backfill", "rides", self.lake.periods("rides", "raw_rides")[-1])
         while True:
             ended, tries = self.run(step), tries + 1
             if ended.status == 0 or "already" in ended.output:
-                if self.is_settled():
+                # A retraining that still waits would be done by the next period, and not by this one.
+                if self.is_settled() and (not retrains or self.is_retrained()):
                     return
                 step = ("backfill", "rides", self.lake.periods("rides", "raw_rides")[-1])
             in_time = time.monotonic() < deadline or tries < TRIES_TO_FINISH
