@@ -17,6 +17,9 @@ os.environ["DO_NOT_TRACK"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "true"
 
+# Once for all folders: each import of the fixture elsewhere would start a browser of its own, and the second one fails.
+pytest_plugins = ["mlops_assets_tests.end_to_end.browser"]
+
 MLOPS_VARIABLES = (
     "MLOPS_HOME",
     "MLOPS_DATA_DIR",

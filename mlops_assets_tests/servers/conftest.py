@@ -1,5 +1,0 @@
-"""Fixtures of the end-to-end tests."""
-
-from mlops_assets_tests.end_to_end.browser import chromium, page
-
-__all__ = ["chromium", "page"]
