@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +29,10 @@ MLFLOW_APP = "mlops-assets"
 
 class PortTaken(RuntimeError):
     """Something else listens where a server should."""
+
+
+class OutdatedInstallation(RuntimeError):
+    """The package was installed before it had what a server needs."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,9 @@ def _listens(port: int) -> list[str]:
 def serve(ports: Mapping[str, int]) -> None:
     """Start all servers, say where they are, and stop them together on Ctrl-C or when one of them ends.
 
-    Raises PortTaken before anything is started.
+    Raises PortTaken or OutdatedInstallation before anything is started.
     """
+    _check_installation()
     home = Home.from_env()
     home.prepare_dagster()
     wanted = servers(ports)
@@ -117,6 +123,14 @@ def serve(ports: Mapping[str, int]) -> None:
         _stop(running)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _check_installation() -> None:
+    if MLFLOW_APP not in {point.name for point in entry_points(group="mlflow.app")}:
+        raise OutdatedInstallation(
+            f"the installation of mlops_assets names no entry point {MLFLOW_APP} of mlflow.app, which puts the guard "
+            "before MLflow: it is older than the code. Run make install, or pip install -e ."
+        )
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -13,6 +13,9 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
+
+from mlops_assets.servers import dev
 from mlops_assets_tests.end_to_end.processes import free_ports, members, running, wait_for
 
 SERVERS = ("dagster", "mlflow", "evidently", "reports")
@@ -133,3 +136,11 @@ def test_a_taken_port_is_named_before_anything_starts(home: Path, tmp_path: Path
     assert "--mlflow-port" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not any(answers(port) for port in ports.values())
+
+
+def test_an_installation_without_the_guard_s_entry_point_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dev, "entry_points", lambda group: [])
+    with pytest.raises(dev.OutdatedInstallation, match="Run make install"):
+        dev.serve(dict(zip(SERVERS, free_ports(4), strict=True)))
