@@ -55,7 +55,7 @@ format: install  ## let ruff rewrite what it can
 bench: install  ## measure speed and memory, as ratios in one run
 	@$(BIN)/python -m benchmarks
 
-bench-large: install  ## measure a month of 50 million rows (half an hour or more, 40 GB in the temporary folder)
+bench-large: install  ## measure a month of 50 million rows (about half an hour, up to 40 GB in the temporary folder)
 	@$(BIN)/python -m benchmarks large
 
 lock:  ## resolve setup.cfg again into requirements.lock (needs uv)

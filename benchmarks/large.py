@@ -1,4 +1,4 @@
-"""A whole month of 50 million rows: `make bench-large`. It takes long, and about 40 GB in the temporary folder."""
+"""A whole month of 50 million rows: `make bench-large`. It takes about half an hour, and up to 40 GB on disk."""
 
 from __future__ import annotations
 

@@ -109,12 +109,13 @@ def retrain(model: str, lake: Lake, store: Store, by: str, why: str) -> Cause:
     """Ask for the newest period with outcomes to be trained again, for a reason.
 
     What the same person has asked for in the same words, and no run has done yet, is not asked for twice: a command
-    that was killed can be run again.
+    that was killed can be run again. After its runs were given up it is a new request, which is tried anew.
     """
     period = newest_to_train(lake, model)
     if period is None:
         raise Refused(f"{model} has no period to train yet; backfill some periods first")
-    for cause in store.pending(model):
+    given_up = store.incidents(model=model, period=period, kind="retrain_failed", state="open")
+    for cause in store.pending(model) if not given_up else ():
         if (cause.kind, cause.period, cause.by, cause.why) == ("person", period, by, why):
             return cause
     key = f"person/{period}/{len(store.causes(model)) + 1}"
