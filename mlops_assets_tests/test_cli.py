@@ -54,8 +54,6 @@ def rides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project has the tiny model in place of its own; returns the data folder."""
     data = tmp_path / "data"
     monkeypatch.setenv("MLOPS_DATA_DIR", str(data))
-    # prepare_dagster sets it; this takes it back after the test.
-    monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.setattr("mlops_assets.definitions.defs", rides_graph.definitions)
     return data
 

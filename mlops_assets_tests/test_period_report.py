@@ -32,7 +32,6 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
         packed.extractall(tmp_path, filter="data")
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLOPS_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.setattr("mlops_assets.definitions.defs", rides_graph.definitions)
     return Home.from_env()
 
@@ -150,7 +149,6 @@ def test_retrain_says_what_the_version_scored_and_why_it_is_or_is_not_in_force(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLOPS_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.setattr("mlops_assets.definitions.defs", rides_graph.definitions)
     tiny_model.write_rides(tmp_path / "data", ["2021-01", "2021-02", "2021-03"])
     assert run("backfill", "rides", "2021-01..2021-03").exit_code == 0

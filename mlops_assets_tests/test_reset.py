@@ -48,11 +48,6 @@ def made(home: Path) -> Home:
     return found
 
 
-@pytest.fixture(autouse=True)
-def dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", "")  # prepare_dagster sets it; taken back after the test
-
-
 def test_all_that_was_made_is_deleted_and_the_folder_is_said_to_be_empty_only_when_it_is(made: Home) -> None:
     said = reset()
     assert said.exit_code == 0, said.output

@@ -122,8 +122,6 @@ def own_turned(turned: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def told(own_history: History, monkeypatch: pytest.MonkeyPatch) -> History:
     """The project has the tiny model and its history, for the command line."""
-    # prepare_dagster sets it; this takes it back after the test.
-    monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.setattr("mlops_assets.definitions.defs", lambda: own_history.definitions)
     return own_history
 

@@ -58,7 +58,6 @@ def test_changed_data_of_an_old_period_trains_anew_and_the_original_data_finds_t
 def test_a_withheld_period_is_an_outcome_to_the_command_line_not_a_failure(
     own_history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.setattr("mlops_assets.definitions.defs", lambda: own_history.definitions)
     result = CliRunner().invoke(main, ["backfill", "rides", "2021-04"])
     assert result.exit_code == 0, result.output
