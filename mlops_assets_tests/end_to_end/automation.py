@@ -312,6 +312,20 @@ def state(root: Path) -> dict[str, Any]:
     }
 
 
+def of_kills(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The incidents of a `state` that a killed run has opened: which there are depends on who notices it first."""
+    return [incident for incident in found["incidents"] if incident[1:3] == ("period_failed", "killed")]
+
+
+def without_kills(found: dict[str, Any]) -> dict[str, Any]:
+    """A `state` without the incidents that killed runs have opened, and without the alerts about them."""
+    titles = {f"rides {period}: period failed killed" for period, *_ in of_kills(found)}
+    titles |= {f"rides {period}: period_failed incident resolved" for period, *_ in of_kills(found)}
+    incidents = [incident for incident in found["incidents"] if incident not in of_kills(found)]
+    alerts = [alert for alert in found["alerts"] if alert[2] not in titles]
+    return found | {"incidents": incidents, "alerts": alerts}
+
+
 def interrupt(pid: int) -> bool:
     """kill -9 of a process; whether it was still there."""
     try:
