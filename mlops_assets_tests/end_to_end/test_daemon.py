@@ -144,9 +144,13 @@ def test_kills_at_random_points_change_nothing_in_the_end(
     for period in STORY:
         works.wait_until_settled(period, 300)
 
-    found = state(works.root)
-    assert {incident[3] for incident in of_kills(found)} <= {"resolved"}, "a killed run's incident outlives its period"
-    assert without_kills(found) == without_a_daemon(tmp_path / "reference", works.data, *STORY), told
+    wait_for(
+        lambda: {incident[3] for incident in of_kills(state(works.root))} <= {"resolved"},
+        60,
+        "the incidents of killed runs to be resolved",
+        works.log,
+    )
+    assert without_kills(state(works.root)) == without_a_daemon(tmp_path / "reference", works.data, *STORY), told
     for period in STORY:
         _served_once(works, period)
     _told_once(works, killed)
