@@ -102,9 +102,7 @@ CHAOS_SECONDS = 540
 
 
 @pytest.mark.chaos
-def test_kills_at_random_points_change_nothing_in_the_end(
-    works: Deployment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_kills_at_random_points_change_nothing_in_the_end(works: Deployment, tmp_path: Path) -> None:
     seed = int(os.environ.get("MLOPS_CHAOS_SEED") or time.time())
     chance = random.Random(seed)
     targets = [name for name, count in KILLS.items() for _ in range(count)]
@@ -138,8 +136,7 @@ def test_kills_at_random_points_change_nothing_in_the_end(
     for period in arrivals:
         turned(works, period)
     told = f"seed {seed}: {killed.total()} kills: {dict(killed)}"
-    with capfd.disabled():
-        print(f"\n{told}")
+    print(told)
     assert killed.total() >= 20, told
     for period in STORY:
         works.wait_until_settled(period, 300)

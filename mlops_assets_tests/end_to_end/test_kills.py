@@ -175,9 +175,7 @@ def platform(root: Path, data: Path) -> Platform:
 
 
 @pytest.mark.chaos
-def test_commands_killed_at_random_points_end_as_if_undisturbed(
-    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_killed_at_random_points_end_as_if_undisturbed(data: Path, tmp_path: Path) -> None:
     seed = int(os.environ.get("MLOPS_CHAOS_SEED") or time.time())
     chance = random.Random(seed)
     reference = platform(tmp_path / "reference", data)
@@ -207,8 +205,7 @@ def test_commands_killed_at_random_points_end_as_if_undisturbed(
         _kill_and_finish(tried, step, took[step], chance, killed, known | tried.contents(), tired)
 
     told = f"seed {seed}: {killed.total()} kills: {dict(killed)}"
-    with capfd.disabled():
-        print(f"\n{told}")
+    print(told)
     for step in (("backfill", "rides", period) for period in MONTHS):
         reference.finish(step)
         tried.finish(step)
